@@ -240,6 +240,7 @@ start() {
   wait_ready etcd 30 etcdctl --endpoints "http://127.0.0.1:${PORT[etcd]}" endpoint health
   wait_ready postgres 30 pg_isready -q -h 127.0.0.1 -p "${PORT[postgres]}"
   wait_ready dockerd 60 docker -H "unix://$RUN/docker/docker.sock" version
+  remove_containers   # what a crash of the engine left in its data
   write_env
   trap - EXIT
   say "running (.services/env)"
@@ -288,7 +289,7 @@ remove_containers() {
 end_orphans() {
   local file pid
   for file in /proc/[0-9]*/cmdline; do
-    tr '\0' ' ' <"$file" 2>/dev/null | grep -q "^[^ ]*containerd-shim.* -address $RUN/docker/containerd.sock " || continue
+    { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -q "^[^ ]*containerd-shim.* -address $RUN/docker/containerd.sock " || continue
     pid=${file#/proc/}
     kill -KILL "${pid%/cmdline}" 2>/dev/null || true
   done
