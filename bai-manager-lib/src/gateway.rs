@@ -1,0 +1,1 @@
+//! The HTTP gateway: REST, GraphQL, server-sent events and WebSockets.

@@ -1,0 +1,58 @@
+//! What can be tuned.
+
+use std::time::Duration;
+
+/// Settings of a manager, with the documented defaults.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ManagerOptions {
+    /// Name of this manager among its siblings, such as host and process id.
+    pub id: String,
+    /// An agent that has been silent this long is lost.
+    pub agent_lost_after: Duration,
+    /// Sessions of a lost agent end this long after it was lost.
+    pub lost_agent_grace: Duration,
+    /// Longest stay in `SCHEDULED` or `PREPARING`.
+    pub preparing_timeout: Duration,
+    /// Longest stay in `PULLING`.
+    pub pulling_timeout: Duration,
+    /// Longest stay in `RESTARTING`.
+    pub restarting_timeout: Duration,
+    /// Longest stay in `TERMINATING` before the session is declared dead without its agent.
+    pub terminating_timeout: Duration,
+    /// How often a session is started before it is given up.
+    pub start_attempts: u32,
+    /// Deadline of one command to an agent.
+    pub agent_deadline: Duration,
+    /// Life of the lease of the manager that plans.
+    pub lease_ttl: Duration,
+    /// How often everything is looked at although nothing woke the reconcilers.
+    pub resync_interval: Duration,
+    /// Dead sessions are kept this long.
+    pub retention: Duration,
+    /// Longest that a destroy call waits for the end.
+    pub destroy_wait: Duration,
+    /// How old a cached identity may be.
+    pub identity_cache: Duration,
+}
+
+impl Default for ManagerOptions {
+    fn default() -> Self {
+        Self {
+            id: format!("manager-{}", std::process::id()),
+            agent_lost_after: Duration::from_secs(40),
+            lost_agent_grace: Duration::from_secs(60),
+            preparing_timeout: Duration::from_secs(120),
+            pulling_timeout: Duration::from_secs(30 * 60),
+            restarting_timeout: Duration::from_secs(60),
+            terminating_timeout: Duration::from_secs(60),
+            start_attempts: 3,
+            agent_deadline: Duration::from_secs(30),
+            lease_ttl: Duration::from_secs(10),
+            resync_interval: Duration::from_secs(5),
+            retention: Duration::from_secs(365 * 24 * 3600),
+            destroy_wait: Duration::from_secs(2),
+            identity_cache: Duration::from_secs(1),
+        }
+    }
+}
