@@ -1,0 +1,5 @@
+//! The node: kernel life cycle, back ends, compute plugins, statistics.
+
+pub mod backend;
+pub mod cgroup;
+pub mod stats;
