@@ -82,7 +82,8 @@ impl ResourceSlots {
 
     /// The first slot of which there is more here than in `capacity`.
     pub fn first_excess<'a>(&'a self, capacity: &'a Self) -> Option<&'a SlotName> {
-        let unnamed = capacity.0.iter().filter(|(name, limit)| limit.is_negative() && !self.names(name.as_str()));
+        let unnamed =
+            capacity.0.iter().filter(|(name, limit)| limit.is_negative() && !self.names(name.as_str()));
         self.0
             .iter()
             .filter(|(name, amount)| **amount > capacity.get(name.as_str()))
@@ -112,7 +113,9 @@ impl ResourceSlots {
     /// # Errors
     /// `Invalid` when a product is too large to be represented.
     pub fn checked_mul(&self, times: u64) -> Result<Self> {
-        self.zip_with(&Self::new(), "the product cannot be represented", |amount, _| amount.checked_mul(times))
+        self.zip_with(&Self::new(), "the product cannot be represented", |amount, _| {
+            amount.checked_mul(times)
+        })
     }
 
     /// Adds `other` in place. Amounts stop at the greatest that can be represented.
@@ -170,7 +173,9 @@ impl ResourceSlots {
     }
 
     fn combine(&mut self, other: &Self, op: impl Fn(Amount, Amount) -> Amount) {
-        for amount in self.0.iter_mut().filter(|(name, _)| !other.names(name.as_str())).map(|(_, amount)| amount) {
+        for amount in
+            self.0.iter_mut().filter(|(name, _)| !other.names(name.as_str())).map(|(_, amount)| amount)
+        {
             *amount = op(*amount, Amount::ZERO);
         }
         for (name, &theirs) in &other.0 {
@@ -285,7 +290,8 @@ impl<'de> Visitor<'de> for SlotsVisitor {
         let mut slots = BTreeMap::new();
         while let Some((name, stored)) = map.next_entry::<SlotName, Option<Stored>>()? {
             let Some(stored) = stored else { continue };
-            let amount = stored.amount(&name).map_err(|error| de::Error::custom(error.with("slot", &name)))?;
+            let amount =
+                stored.amount(&name).map_err(|error| de::Error::custom(error.with("slot", &name)))?;
             slots.insert(name, amount);
         }
         Ok(ResourceSlots(slots))
@@ -304,7 +310,9 @@ impl Stored {
     fn amount(self, name: &SlotName) -> Result<Amount> {
         match self {
             Self::Amount(amount) => Ok(amount),
-            Self::Text(text) if SlotType::guess(name.as_str()) == SlotType::Bytes => units::parse_bytes(&text),
+            Self::Text(text) if SlotType::guess(name.as_str()) == SlotType::Bytes => {
+                units::parse_bytes(&text)
+            }
             Self::Text(text) => text.parse(),
         }
     }

@@ -5,10 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const VERSIONS: [(&str, InputRules, TextForm); 2] = [
-    ("23.09.10", InputRules::V23_09_10, TextForm::Exact),
-    ("26.8", InputRules::V26_8, TextForm::Rounded),
-];
+const VERSIONS: [(&str, InputRules, TextForm); 2] =
+    [("23.09.10", InputRules::V23_09_10, TextForm::Exact), ("26.8", InputRules::V26_8, TextForm::Rounded)];
 
 fn vectors(version: &str, section: &str) -> Value {
     let all: Value = serde_json::from_str(include_str!("../../testdata/resource-slot-vectors.json")).unwrap();
@@ -46,7 +44,11 @@ fn whole_inputs_as_recorded() {
     for (version, rules, form) in VERSIONS {
         for case in vectors(version, "user_input_with_known_slots")["cases"].as_array().unwrap() {
             let read = known().parse_input(case["input"].as_object().unwrap(), rules);
-            assert_eq!(read.ok().map(|slots| texts(&slots, form)).as_ref(), case.get("ok"), "{version} {case}");
+            assert_eq!(
+                read.ok().map(|slots| texts(&slots, form)).as_ref(),
+                case.get("ok"),
+                "{version} {case}"
+            );
         }
     }
 }
@@ -137,12 +139,15 @@ fn our_requests_are_finite_non_negative_and_bounded() {
 
 #[test]
 fn json_form() {
-    let read = slots(&json!({"mem": "1g", "cpu": 2, "cuda.shares": 0.5, "x": null, "y": "Infinity", "z": 1.50e3}));
+    let read =
+        slots(&json!({"mem": "1g", "cpu": 2, "cuda.shares": 0.5, "x": null, "y": "Infinity", "z": 1.50e3}));
     assert_eq!(
         serde_json::to_string(&read).unwrap(),
         r#"{"cpu":"2","cuda.shares":"0.5","mem":"1073741824","y":"Infinity","z":"1500"}"#
     );
-    for bad in [json!({"cpu": "NaN"}), json!({"cpu": "1g"}), json!({"cpu": []}), json!([]), json!({"mem": "x"})] {
+    for bad in
+        [json!({"cpu": "NaN"}), json!({"cpu": "1g"}), json!({"cpu": []}), json!([]), json!({"mem": "x"})]
+    {
         assert!(serde_json::from_value::<ResourceSlots>(bad.clone()).is_err(), "{bad}");
     }
     let types = json!({"cpu": "count", "cuda.device:x": "unique", "mem": "bytes"});

@@ -92,12 +92,14 @@ impl SizeUnit {
 /// # Errors
 /// `Invalid` when the text is not a size or too large to be represented.
 pub fn parse_bytes(text: &str) -> Result<Amount> {
-    let invalid = || Error::of(code::INVALID_SLOTS, "not a size in bytes").with("value", format_args!("{text:?}"));
+    let invalid =
+        || Error::of(code::INVALID_SLOTS, "not a size in bytes").with("value", format_args!("{text:?}"));
     let trimmed = text.trim();
     if is_infinity(trimmed) {
         return Ok(Amount::Infinity);
     }
-    let end = trimmed.find(|c: char| !matches!(c, '0'..='9' | '.' | '_' | '+' | '-')).unwrap_or(trimmed.len());
+    let end =
+        trimmed.find(|c: char| !matches!(c, '0'..='9' | '.' | '_' | '+' | '-')).unwrap_or(trimmed.len());
     let (number, suffix) = trimmed.split_at(end);
     let unit = SizeUnit::from_suffix(suffix.trim_start()).ok_or_else(invalid)?;
     if unit == SizeUnit::Byte && number.contains('.') {
@@ -194,7 +196,8 @@ impl FromStr for BinarySize {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let invalid = |message| Error::new(ErrorKind::Invalid, message).with("value", format_args!("{text:?}"));
+        let invalid =
+            |message| Error::new(ErrorKind::Invalid, message).with("value", format_args!("{text:?}"));
         match parse_bytes(text)? {
             Amount::Infinity => Ok(Self::Infinite),
             amount if amount.is_negative() => Err(invalid("a size must not be negative")),
@@ -260,7 +263,8 @@ mod tests {
     use super::*;
 
     fn vectors(section: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("../../testdata/resource-slot-vectors.json")).unwrap();
+        let all: Value =
+            serde_json::from_str(include_str!("../../testdata/resource-slot-vectors.json")).unwrap();
         ["23.09.10", "26.8"].iter().flat_map(|v| all[v][section].as_array().unwrap().clone()).collect()
     }
 
@@ -304,7 +308,10 @@ mod tests {
         for text in ["-1", "-1g", "16e", "1y", "99999999999999999999999999999999999", "9999999y"] {
             assert!(text.parse::<BinarySize>().is_err(), "{text}");
         }
-        assert_eq!(parse_bytes("99999999999999999999999999999y").unwrap_err().message(), "number out of range");
+        assert_eq!(
+            parse_bytes("99999999999999999999999999999y").unwrap_err().message(),
+            "number out of range"
+        );
     }
 
     #[test]
@@ -315,7 +322,10 @@ mod tests {
         assert_eq!(read("\"Infinity\""), Some(BinarySize::Infinite));
         assert_eq!(read("-1"), None);
         assert_eq!(read("1.5"), None);
-        assert_eq!(serde_json::to_string(&[BinarySize::mib(1), BinarySize::Infinite]).unwrap(), "[1048576,\"Infinity\"]");
+        assert_eq!(
+            serde_json::to_string(&[BinarySize::mib(1), BinarySize::Infinite]).unwrap(),
+            "[1048576,\"Infinity\"]"
+        );
     }
 
     proptest! {

@@ -74,7 +74,8 @@ impl FromStr for TimeSpan {
 
     /// Reads `30s`, `5m`, `1.5h`, `1d`, `2w`, `6mo`, `1yr`, or a bare number of seconds.
     fn from_str(text: &str) -> Result<Self> {
-        let invalid = || Error::new(ErrorKind::Invalid, "not a time span").with("value", format_args!("{text:?}"));
+        let invalid =
+            || Error::new(ErrorKind::Invalid, "not a time span").with("value", format_args!("{text:?}"));
         let trimmed = text.trim();
         let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, suffix) = trimmed.split_at(end);
@@ -155,7 +156,9 @@ impl Visitor<'_> for SpanVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<TimeSpan, E> {
-        u64::try_from(seconds).map(TimeSpan::seconds).map_err(|_| E::custom("a time span must not be negative"))
+        u64::try_from(seconds)
+            .map(TimeSpan::seconds)
+            .map_err(|_| E::custom("a time span must not be negative"))
     }
 
     fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<TimeSpan, E> {
@@ -192,7 +195,9 @@ mod tests {
             let span: TimeSpan = text.parse().unwrap();
             assert!((span.to_duration().as_secs_f64() - seconds).abs() < 1e-9, "{text}");
         }
-        for text in ["", "-1", "-5m", "m", "1x", "1 2", "nan", "inf", "1e3", "1.5mo", "1.2.3", "99999999999mo"] {
+        for text in
+            ["", "-1", "-5m", "m", "1x", "1 2", "nan", "inf", "1e3", "1.5mo", "1.2.3", "99999999999mo"]
+        {
             assert!(text.parse::<TimeSpan>().is_err(), "{text}");
         }
         assert!("-1".parse::<TimeSpan>().unwrap_err().message().contains("negative"));
