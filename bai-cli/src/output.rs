@@ -1,0 +1,116 @@
+//! The one place that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::{IsTerminal, Write};
+
+use bai_core::execution::ConsoleItem;
+use bai_core::{Error, ErrorKind};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::args::Format;
+
+/// Prints data to standard output and everything else to standard error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    format: Format,
+}
+
+impl Output {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Whether progress may be drawn.
+    pub(crate) fn is_interactive(self) -> bool {
+        self.format == Format::Table && std::io::stderr().is_terminal()
+    }
+
+    /// Prints rows as a table, or as the JSON they are.
+    pub(crate) fn rows<T: Serialize>(self, header: &[&str], rows: &[T], cells: impl Fn(&T) -> Vec<String>) {
+        if self.format == Format::Json {
+            return self.json(&rows);
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header.to_vec());
+        for row in rows {
+            table.add_row(cells(row));
+        }
+        line(table.trim_fmt());
+    }
+
+    /// Prints one object as lines of key and value, or as the JSON it is.
+    pub(crate) fn object(self, object: &serde_json::Value) {
+        let Some(fields) = object.as_object().filter(|_| self.format == Format::Table) else { return self.json(object) };
+        let width = fields.keys().map(String::len).max().unwrap_or(0);
+        for (key, value) in fields {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            line(format!("{key:width$}  {text}"));
+        }
+    }
+
+    /// Prints one JSON document.
+    pub(crate) fn json(self, value: &impl Serialize) {
+        line(serde_json::to_string_pretty(value).unwrap_or_default());
+    }
+
+    /// Prints text as it is.
+    pub(crate) fn text(self, text: &str) {
+        write(&mut std::io::stdout(), text);
+    }
+
+    /// Prints a line of data.
+    pub(crate) fn line(self, text: impl std::fmt::Display) {
+        line(text);
+    }
+
+    /// Tells the person what happened.
+    pub(crate) fn note(self, text: impl std::fmt::Display) {
+        write(&mut std::io::stderr(), &format!("{text}\n"));
+    }
+
+    /// Shows a piece of a program's output where it belongs.
+    pub(crate) fn console(self, item: &ConsoleItem) {
+        match item {
+            ConsoleItem::Stdout(text) => write(&mut std::io::stdout(), text),
+            ConsoleItem::Stderr(text) => write(&mut std::io::stderr(), text),
+            ConsoleItem::Html(text) => line(text),
+            ConsoleItem::Media(mime, data) => self.note(format!("[{mime}, {} bytes]", data.len())),
+            ConsoleItem::Log(text) => self.note(text),
+        }
+    }
+
+    /// Shows an error: message, code, and what to do next.
+    pub(crate) fn error(self, error: &Error) {
+        if self.format == Format::Json {
+            return self.json(&error.to_problem());
+        }
+        self.note(format!("error: {error}"));
+        self.note(format!("code: {}", error.code().id()));
+        if let Some(help) = help(error) {
+            self.note(format!("help: {help}"));
+        }
+    }
+}
+
+fn help(error: &Error) -> Option<&'static str> {
+    use bai_core::error::code;
+    Some(match error.code() {
+        code::IMAGE_NOT_FOUND => "`bai images` lists what sessions can be created from",
+        code::SESSION_NOT_FOUND => "`bai ps` lists the living sessions, `bai ps --all` the dead ones too",
+        code::CONNECT_FAILED => "check BACKEND_ENDPOINT, and that the server runs",
+        code::AUTH_FAILED | code::INVALID_AUTH => "check BACKEND_ACCESS_KEY and BACKEND_SECRET_KEY",
+        code::HOST_LACKS_FEATURE => "`bai doctor` says what this host offers",
+        _ if error.kind() == ErrorKind::Conflict => "try again",
+        _ => return None,
+    })
+}
+
+fn line(text: impl std::fmt::Display) {
+    write(&mut std::io::stdout(), &format!("{text}\n"));
+}
+
+/// Writes, and ends quietly when the reader has gone: `bai logs x | head` is no error.
+fn write(to: &mut impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
