@@ -1,0 +1,3 @@
+//! The suites on the implementations in memory.
+
+mod memory;
