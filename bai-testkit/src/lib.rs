@@ -25,9 +25,13 @@
 mod subject;
 
 pub mod agent_store;
+pub mod config_store;
+pub mod counter;
+pub mod events;
 pub mod fixture;
 pub mod identity_store;
 pub mod image_store;
+pub mod lease;
 pub mod log_store;
 pub mod session_store;
 
