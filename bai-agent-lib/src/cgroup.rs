@@ -90,6 +90,9 @@ pub trait Cgroups: fmt::Debug + Send + Sync + 'static {
     /// Names of the groups below the parent, for finding those of an earlier run.
     fn groups(&self) -> io::Result<Vec<String>>;
 
+    /// The directories of the group, each with the name of its controller; that of version 2 has none.
+    fn places(&self, group: &str) -> Vec<(String, PathBuf)>;
+
     /// Whether the group exists.
     fn exists(&self, group: &str) -> bool;
 

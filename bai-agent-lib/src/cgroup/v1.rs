@@ -166,6 +166,10 @@ impl Cgroups for CgroupV1 {
         Ok(names)
     }
 
+    fn places(&self, group: &str) -> Vec<(String, PathBuf)> {
+        self.parents.iter().map(|(controller, parent)| (controller.clone(), parent.join(group))).collect()
+    }
+
     fn exists(&self, group: &str) -> bool {
         self.dirs(group).any(|dir| dir.is_dir())
     }

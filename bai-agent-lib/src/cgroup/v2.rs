@@ -132,6 +132,10 @@ impl Cgroups for CgroupV2 {
         file::directories(&self.parent)
     }
 
+    fn places(&self, group: &str) -> Vec<(String, PathBuf)> {
+        vec![(String::new(), self.dir(group))]
+    }
+
     fn exists(&self, group: &str) -> bool {
         self.dir(group).is_dir()
     }
