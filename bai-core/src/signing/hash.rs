@@ -64,7 +64,9 @@ fn hmac<M: Mac + hmac::digest::KeyInit>(key: &[u8], parts: &[&[u8]]) -> Digest {
     let mut digest = Digest { bytes: [0; Digest::MAX], len: 0 };
     // HMAC takes keys of any length, so that this is always the case.
     if let Ok(mut mac) = <M as Mac>::new_from_slice(key) {
-        parts.iter().for_each(|part| mac.update(part));
+        for part in parts {
+            mac.update(part);
+        }
         let output = mac.finalize().into_bytes();
         digest.len = output.len();
         digest.bytes[..output.len()].copy_from_slice(&output);

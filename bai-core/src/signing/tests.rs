@@ -34,7 +34,7 @@ fn instant(text: &str) -> Timestamp {
     parse_date(text).unwrap().to_utc()
 }
 
-fn headers<'a>(authorization: &'a str) -> RequestHeaders<'a> {
+fn headers(authorization: &str) -> RequestHeaders<'_> {
     RequestHeaders {
         authorization: Some(authorization),
         date: Some(V1.date),

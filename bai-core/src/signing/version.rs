@@ -17,34 +17,34 @@ pub struct ApiVersion {
 
 impl ApiVersion {
     /// The version of 23.09.
-    pub const V7: Self = Self::new(7, 2023_06_15);
+    pub const V7: Self = Self::new(7, 2023, 6, 15);
     /// The version of 26.8.
-    pub const V9: Self = Self::new(9, 2025_07_22);
+    pub const V9: Self = Self::new(9, 2025, 7, 22);
     /// Assumed when an unsigned request has no version header.
-    pub const ASSUMED: Self = Self::new(5, 2019_12_15);
+    pub const ASSUMED: Self = Self::new(5, 2019, 12, 15);
 
     /// Every version accepted in a request header: those of 23.09.10 and those of 26.8, the oldest first.
     pub const ACCEPTED: [Self; 15] = [
-        Self::new(4, 2018_12_15),
-        Self::new(4, 2019_01_15),
-        Self::new(4, 2019_03_15),
-        Self::new(4, 2019_06_15),
+        Self::new(4, 2018, 12, 15),
+        Self::new(4, 2019, 1, 15),
+        Self::new(4, 2019, 3, 15),
+        Self::new(4, 2019, 6, 15),
         Self::ASSUMED,
-        Self::new(6, 2020_08_15),
-        Self::new(6, 2021_08_15),
-        Self::new(6, 2022_03_15),
-        Self::new(6, 2022_06_15),
-        Self::new(6, 2022_12_01),
-        Self::new(6, 2023_03_15),
+        Self::new(6, 2020, 8, 15),
+        Self::new(6, 2021, 8, 15),
+        Self::new(6, 2022, 3, 15),
+        Self::new(6, 2022, 6, 15),
+        Self::new(6, 2022, 12, 1),
+        Self::new(6, 2023, 3, 15),
         Self::V7,
-        Self::new(8, 2024_03_15),
-        Self::new(8, 2024_09_15),
+        Self::new(8, 2024, 3, 15),
+        Self::new(8, 2024, 9, 15),
         Self::V9,
     ];
 
-    /// From its parts; the revision is a date written `yyyymmdd`.
-    pub const fn new(major: u16, revision: u32) -> Self {
-        Self { major, revision }
+    /// From its major number and the day of its revision.
+    pub const fn new(major: u16, year: u32, month: u32, day: u32) -> Self {
+        Self { major, revision: (year * 100 + month) * 100 + day }
     }
 
     /// The major number.
@@ -95,7 +95,7 @@ fn parse(text: &str) -> Option<ApiVersion> {
     if !is_digits(major) || major.starts_with('0') || !is_digits(revision) || revision.len() != 8 {
         return None;
     }
-    Some(ApiVersion::new(major.parse().ok()?, revision.parse().ok()?))
+    Some(ApiVersion { major: major.parse().ok()?, revision: revision.parse().ok()? })
 }
 
 impl Serialize for ApiVersion {

@@ -200,8 +200,10 @@ impl FromStr for BinarySize {
             |message| Error::new(ErrorKind::Invalid, message).with("value", format_args!("{text:?}"));
         match parse_bytes(text)? {
             Amount::Infinity => Ok(Self::Infinite),
-            amount if amount.is_negative() => Err(invalid("a size must not be negative")),
-            amount => amount.to_u64().map(Self::Bytes).ok_or_else(|| invalid("the size is too large")),
+            amount @ Amount::Finite(_) if amount.is_negative() => Err(invalid("a size must not be negative")),
+            amount @ Amount::Finite(_) => {
+                amount.to_u64().map(Self::Bytes).ok_or_else(|| invalid("the size is too large"))
+            }
         }
     }
 }

@@ -115,7 +115,7 @@ impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.months > 0 {
             let (count, unit) =
-                if self.months % 12 == 0 { (self.months / 12, "yr") } else { (self.months, "mo") };
+                if self.months.is_multiple_of(12) { (self.months / 12, "yr") } else { (self.months, "mo") };
             return write!(f, "{count}{unit}");
         }
         if self.duration.subsec_nanos() > 0 {
@@ -123,7 +123,7 @@ impl fmt::Display for TimeSpan {
         }
         let seconds = self.duration.as_secs();
         let units = [("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60)];
-        match units.into_iter().find(|(_, length)| seconds > 0 && seconds % length == 0) {
+        match units.into_iter().find(|(_, length)| seconds > 0 && seconds.is_multiple_of(*length)) {
             Some((unit, length)) => write!(f, "{}{unit}", seconds / length),
             None => write!(f, "{seconds}s"),
         }
