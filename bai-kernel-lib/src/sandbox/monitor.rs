@@ -141,7 +141,7 @@ impl Sandbox {
         let path = self.spec.state_dir.join(RECORD_FILE);
         step("record", write_json(&path, &record))?;
         self.go.write_all(b"g")?;
-        record.gaps = self.listen()?;
+        record.gaps.extend(self.listen()?);
         record.ready = true;
         step("record", write_json(&path, &record))
     }
@@ -165,7 +165,7 @@ impl Sandbox {
             monitor_start_time: began(own)?,
             namespaces: NamespaceIds::of(pid)?,
             ready: false,
-            gaps: Vec::new(),
+            gaps: self.spec.gaps.clone(),
             labels: self.spec.labels.clone(),
             cgroups: self.spec.cgroups.clone(),
         })
@@ -195,14 +195,12 @@ impl Sandbox {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let exit = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
-                WaitStatus::Exited(_, code) => ExitRecord { code: Some(code), signal: None, oom: false },
-                WaitStatus::Signaled(_, signal, _) => {
-                    let oom = signal == Signal::SIGKILL && self.out_of_memory();
-                    ExitRecord { code: None, signal: Some(signal as i32), oom }
-                }
+            let (code, signal) = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
+                WaitStatus::Exited(_, code) => (Some(code), None),
+                WaitStatus::Signaled(_, signal, _) => (None, Some(signal as i32)),
                 _ => continue,
             };
+            let exit = ExitRecord { code, signal, oom: self.out_of_memory() };
             return write_json(&self.spec.state_dir.join(EXIT_FILE), &exit);
         }
     }

@@ -66,7 +66,7 @@ pub(super) fn enter(spec: &SandboxSpec, gaps: &mut Vec<String>) -> io::Result<()
         let attributes = attribute::NO_SUID | attribute::NO_DEVICES | read_only;
         step(&bind.target.display().to_string(), root.bind(&bind.source, &bind.target, attributes))?;
     }
-    root.seal()?;
+    seal()?;
     step("enter the root", pivot())
 }
 
@@ -246,19 +246,16 @@ impl Root {
         step(path, self.directory(Path::new(path)))?;
         step(&format!("mount {kind} at {path}"), mount_new(kind, &site(path), flags, options))
     }
+}
 
-    /// Nothing more is put into the root itself.
-    fn seal(&self) -> io::Result<()> {
-        for path in ["/", "/dev"] {
-            let nothing = None::<&Path>;
-            let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
-            if path == "/" {
-                flags |= MsFlags::MS_NODEV;
-            }
-            step(path, mount(nothing, &site(path), nothing, flags, nothing))?;
-        }
-        Ok(())
+/// Nothing more is put into the root itself.
+fn seal() -> io::Result<()> {
+    let nothing = None::<&Path>;
+    let sealed = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+    for (path, flags) in [("/", sealed | MsFlags::MS_NODEV), ("/dev", sealed)] {
+        step(path, mount(nothing, &site(path), nothing, flags, nothing))?;
     }
+    Ok(())
 }
 
 fn mount_new(kind: &str, at: &Path, flags: MsFlags, options: &str) -> io::Result<()> {

@@ -63,6 +63,9 @@ pub struct SandboxSpec {
     /// Copied into the record, for whoever finds it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Protections that the agent already knows to be missing; they come first in the record's list.
+    #[serde(default)]
+    pub gaps: Vec<String>,
 }
 
 /// A directory or file of the host at a place inside.
@@ -181,7 +184,7 @@ pub struct ExitRecord {
     pub code: Option<i32>,
     /// Signal that ended it.
     pub signal: Option<i32>,
-    /// Whether the memory limit of the sandbox killed it.
+    /// Whether the memory limit of the sandbox ever killed a process of it.
     pub oom: bool,
 }
 

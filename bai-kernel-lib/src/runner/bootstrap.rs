@@ -1,0 +1,40 @@
+//! The user's `bootstrap.sh`: run once, beside everything else, so that it delays nobody.
+
+use std::{fs::File, io, sync::Arc, thread};
+
+use nix::{fcntl::OFlag, unistd::pipe2};
+
+use super::{kernel::Kernel, pump::copy_to_log};
+
+const NAME: &str = "bootstrap.sh";
+
+pub(super) fn start(kernel: &Arc<Kernel>) -> io::Result<()> {
+    let script = kernel.config.work_dir.join(NAME);
+    if !script.is_file() {
+        return Ok(());
+    }
+    let Some(shell) = kernel.environment.shell.clone() else {
+        kernel.log.write(b"bootstrap.sh: this image has no shell\n");
+        return Ok(());
+    };
+    let kernel = Arc::clone(kernel);
+    let body = move || {
+        let line = match run(&kernel, &shell, &script) {
+            Ok(code) => format!("{NAME} exited with code {code}\n"),
+            Err(e) => format!("{NAME}: {e}\n"),
+        };
+        kernel.log.write(line.as_bytes());
+    };
+    thread::Builder::new().name("bootstrap".into()).stack_size(256 << 10).spawn(body).map(drop)
+}
+
+fn run(kernel: &Kernel, shell: &[std::ffi::OsString], script: &std::path::Path) -> io::Result<i32> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    let argv: Vec<_> = shell.iter().filter(|word| *word != "-c").cloned().chain([script.into()]).collect();
+    let mut command = kernel.launcher.command(&argv, &[]);
+    command.stdout(write.try_clone()?).stderr(write);
+    let process = kernel.processes.spawn(&mut command)?;
+    drop(command);
+    copy_to_log(&mut File::from(read), &kernel.log)?;
+    Ok(process.exit().map_or(0, |exit| exit.code))
+}

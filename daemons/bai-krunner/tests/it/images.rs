@@ -1,0 +1,1 @@
+//! Images without a C library, and without anything.
