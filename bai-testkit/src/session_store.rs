@@ -77,6 +77,13 @@ macro_rules! session_store_conformance {
                 find_keeps_every_condition,
                 find_pages_and_counts_all,
                 equal_rows_are_paged_without_overlap,
+                every_field_can_be_filtered,
+                every_field_can_be_ordered,
+                array_fields_match_any_element,
+                absent_values_are_neither_equal_nor_different,
+                patterns_mean_the_same_everywhere,
+                an_unknown_field_is_invalid,
+                a_filter_is_never_run_as_text,
             ]
         );
     };

@@ -1,7 +1,7 @@
 //! All rows in memory: sessions, identities, agents, images and logs behind one lock.
 
 mod agents;
-mod fields;
+pub mod fields;
 mod identities;
 pub mod rules;
 mod sessions;
@@ -21,8 +21,6 @@ use crate::port::store::{
 };
 use crate::port::{AgentStore, IdentityStore, ImageStore, LogStore, SessionStore};
 use crate::session::Session;
-
-pub use fields::SessionFields;
 
 /// A store that forgets everything when it is dropped. Clones share the rows.
 #[derive(Debug, Clone)]

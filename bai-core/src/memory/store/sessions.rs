@@ -1,10 +1,9 @@
 //! Rows of sessions, their history and the queue of events to publish.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::agents::Agents;
-use super::fields::{self, SessionFields};
+use super::fields::{self, SessionRow};
 use super::identities::Identities;
 use super::rules;
 use crate::clock::Timestamp;
@@ -159,17 +158,17 @@ impl Sessions {
     }
 
     pub(super) fn find(&self, query: &SessionQuery, identities: &Identities) -> Result<Page<Session>> {
-        fields::check(query)?;
-        let mut found = Vec::new();
-        for session in self.rows.values().filter(|session| matches(session, query)) {
-            let view = SessionFields::new(session, identities.full_name(session.owner.user_id));
-            found.push(view);
-        }
-        found.sort_by(|a, b| compare(a, b, query));
+        let query = fields::checked(query)?;
+        let mut found: Vec<_> = (self.rows.values())
+            .filter(|session| matches(session, &query))
+            .map(|session| SessionRow { session, full_name: identities.full_name(session.owner.user_id) })
+            .filter(|row| query.filter.as_ref().is_none_or(|filter| filter.matches(row)))
+            .collect();
+        found.sort_by(|a, b| fields::compare(a, b, &query));
         let total = found.len() as u64;
         let skip = usize::try_from(query.offset).unwrap_or(usize::MAX);
         let take = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let items = found.into_iter().skip(skip).take(take).map(|view| view.session().clone()).collect();
+        let items = found.into_iter().skip(skip).take(take).map(|row| row.session.clone()).collect();
         Ok(Page { items, total })
     }
 
@@ -213,9 +212,4 @@ fn matches(session: &Session, query: &SessionQuery) -> bool {
         && query.project.is_none_or(|project| project == owner.project_id)
         && (query.statuses.is_empty() || query.statuses.contains(&session.status))
         && query.name.as_ref().is_none_or(|name| *name == session.name)
-}
-
-/// By the order asked for, then by id, so that pages never overlap.
-fn compare(a: &SessionFields<'_>, b: &SessionFields<'_>, query: &SessionQuery) -> Ordering {
-    fields::compare(a, b, &query.order).then_with(|| a.session().id.cmp(&b.session().id))
 }
