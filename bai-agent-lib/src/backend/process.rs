@@ -212,7 +212,9 @@ impl Inner {
     /// All sandboxes of this agent; the running ones are watched from here on.
     fn scan(&self) -> Vec<Found> {
         let found = Found::scan(&self.options.scratch_root, &self.options.agent);
-        found.iter().for_each(|found| self.watches.add(found));
+        for sandbox in &found {
+            self.watches.add(sandbox);
+        }
         found
     }
 
