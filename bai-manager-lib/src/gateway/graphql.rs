@@ -3,6 +3,8 @@
 //! Names and types are those of the original schema, fields without a meaning here are null. Replies keep the order of
 //! the selection, which the official client pairs its table columns by.
 
+#![allow(clippy::unused_async, reason = "resolvers must be asynchronous")]
+
 mod agent;
 mod compute_container;
 mod compute_session;

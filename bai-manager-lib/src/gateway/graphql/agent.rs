@@ -60,12 +60,12 @@ pub(super) struct AgentRoots;
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl AgentRoots {
-    fn agent(&self, context: &Context<'_>, agent_id: String) -> Result<Option<Agent>> {
+    async fn agent(&self, context: &Context<'_>, agent_id: String) -> Result<Option<Agent>> {
         viewer(context)?.require_superadmin()?;
         Ok(one(manager(context)?, agent_id))
     }
 
-    fn agents(
+    async fn agents(
         &self,
         context: &Context<'_>,
         scaling_group: Option<String>,
@@ -77,7 +77,7 @@ impl AgentRoots {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the arguments are given by the schema")]
-    fn agent_list(
+    async fn agent_list(
         &self,
         context: &Context<'_>,
         limit: i64,
@@ -93,13 +93,13 @@ impl AgentRoots {
         Ok(Some(AgentList { items, total_count }))
     }
 
-    fn agent_summary(&self, context: &Context<'_>, agent_id: String) -> Result<Option<AgentSummary>> {
+    async fn agent_summary(&self, context: &Context<'_>, agent_id: String) -> Result<Option<AgentSummary>> {
         viewer(context)?;
         Ok(one(manager(context)?, agent_id).map(Agent::into_summary))
     }
 
     #[allow(clippy::too_many_arguments, reason = "the arguments are given by the schema")]
-    fn agent_summary_list(
+    async fn agent_summary_list(
         &self,
         context: &Context<'_>,
         limit: i64,
@@ -172,77 +172,77 @@ fn accelerators(slots: &ResourceSlots, family: &str) -> f64 {
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl Agent {
-    fn id(&self) -> Option<ID> {
+    async fn id(&self) -> Option<ID> {
         Some(ID::from(self.row.id.as_str()))
     }
 
-    fn status(&self) -> Option<&str> {
+    async fn status(&self) -> Option<&str> {
         Some(self.row.status.as_str())
     }
 
-    fn status_changed(&self) -> Option<DateTime> {
+    async fn status_changed(&self) -> Option<DateTime> {
         Some(DateTime(self.row.status_changed))
     }
 
-    fn region(&self) -> Option<&str> {
+    async fn region(&self) -> Option<&str> {
         Some(&self.row.region)
     }
 
-    fn scaling_group(&self) -> Option<&str> {
+    async fn scaling_group(&self) -> Option<&str> {
         Some(&self.row.resource_group)
     }
 
-    fn schedulable(&self) -> Option<bool> {
+    async fn schedulable(&self) -> Option<bool> {
         Some(self.row.schedulable)
     }
 
-    fn available_slots(&self) -> Option<JsonString> {
+    async fn available_slots(&self) -> Option<JsonString> {
         JsonString::slots(&self.row.capacity)
     }
 
-    fn occupied_slots(&self) -> Option<JsonString> {
+    async fn occupied_slots(&self) -> Option<JsonString> {
         JsonString::slots(&self.occupied)
     }
 
-    fn addr(&self) -> Option<&str> {
+    async fn addr(&self) -> Option<&str> {
         Some(&self.row.addr)
     }
 
-    fn architecture(&self) -> Option<&str> {
+    async fn architecture(&self) -> Option<&str> {
         Some(&self.row.architecture)
     }
 
-    fn first_contact(&self) -> Option<DateTime> {
+    async fn first_contact(&self) -> Option<DateTime> {
         Some(DateTime(self.row.first_contact))
     }
 
-    fn lost_at(&self) -> Option<DateTime> {
+    async fn lost_at(&self) -> Option<DateTime> {
         self.row.lost_at.map(DateTime)
     }
 
-    fn live_stat(&self) -> Option<JsonString> {
+    async fn live_stat(&self) -> Option<JsonString> {
         JsonString::of(&self.row.live_stat)
     }
 
-    fn version(&self) -> Option<&str> {
+    async fn version(&self) -> Option<&str> {
         Some(&self.row.version)
     }
 
-    fn compute_plugins(&self) -> Option<JsonString> {
+    async fn compute_plugins(&self) -> Option<JsonString> {
         JsonString::of(&self.row.compute_plugins)
     }
 
     /// What the isolation of kernels lacks on this node, when anything.
-    fn hardware_metadata(&self) -> Option<JsonString> {
+    async fn hardware_metadata(&self) -> Option<JsonString> {
         let gaps = &self.row.isolation_gaps;
         if gaps.is_empty() { None } else { JsonString::of(&json!({ "isolation_gaps": gaps })) }
     }
 
-    fn auto_terminate_abusing_kernel(&self) -> Option<bool> {
+    async fn auto_terminate_abusing_kernel(&self) -> Option<bool> {
         Some(false)
     }
 
-    fn local_config(&self) -> Option<JsonString> {
+    async fn local_config(&self) -> Option<JsonString> {
         JsonString::of(&json!({ "agent": { "auto_terminate_abusing_kernel": false } }))
     }
 
@@ -250,43 +250,43 @@ impl Agent {
         Ok(self.containers(manager(context)?, None).await?.len().try_into().ok())
     }
 
-    fn mem_slots(&self) -> Option<i64> {
+    async fn mem_slots(&self) -> Option<i64> {
         mebibytes(&self.row.capacity)
     }
 
-    fn cpu_slots(&self) -> Option<f64> {
+    async fn cpu_slots(&self) -> Option<f64> {
         Some(self.row.capacity.get("cpu").to_f64())
     }
 
-    fn gpu_slots(&self) -> Option<f64> {
+    async fn gpu_slots(&self) -> Option<f64> {
         Some(accelerators(&self.row.capacity, "cuda"))
     }
 
-    fn tpu_slots(&self) -> Option<f64> {
+    async fn tpu_slots(&self) -> Option<f64> {
         Some(accelerators(&self.row.capacity, "tpu"))
     }
 
-    fn used_mem_slots(&self) -> Option<i64> {
+    async fn used_mem_slots(&self) -> Option<i64> {
         mebibytes(&self.occupied)
     }
 
-    fn used_cpu_slots(&self) -> Option<f64> {
+    async fn used_cpu_slots(&self) -> Option<f64> {
         Some(self.occupied.get("cpu").to_f64())
     }
 
-    fn used_gpu_slots(&self) -> Option<f64> {
+    async fn used_gpu_slots(&self) -> Option<f64> {
         Some(accelerators(&self.occupied, "cuda"))
     }
 
-    fn used_tpu_slots(&self) -> Option<f64> {
+    async fn used_tpu_slots(&self) -> Option<f64> {
         Some(accelerators(&self.occupied, "tpu"))
     }
 
-    fn cpu_cur_pct(&self) -> Option<f64> {
+    async fn cpu_cur_pct(&self) -> Option<f64> {
         self.node_stat("cpu_util", "pct")
     }
 
-    fn mem_cur_bytes(&self) -> Option<f64> {
+    async fn mem_cur_bytes(&self) -> Option<f64> {
         self.node_stat("mem", "current")
     }
 

@@ -43,121 +43,121 @@ impl ComputeContainer {
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ComputeContainer {
-    fn id(&self) -> Option<ID> {
+    async fn id(&self) -> Option<ID> {
         Some(self.kernel().id.into())
     }
 
-    fn idx(&self) -> Option<i64> {
+    async fn idx(&self) -> Option<i64> {
         Some(self.kernel().idx.into())
     }
 
-    fn role(&self) -> Option<&str> {
+    async fn role(&self) -> Option<&str> {
         Some(&self.kernel().role)
     }
 
-    fn hostname(&self) -> Option<&str> {
+    async fn hostname(&self) -> Option<&str> {
         Some(&self.kernel().hostname)
     }
 
-    fn cluster_idx(&self) -> Option<i64> {
+    async fn cluster_idx(&self) -> Option<i64> {
         Some(self.kernel().idx.into())
     }
 
-    fn local_rank(&self) -> Option<i64> {
+    async fn local_rank(&self) -> Option<i64> {
         Some(self.kernel().local_rank.into())
     }
 
-    fn cluster_role(&self) -> Option<&str> {
+    async fn cluster_role(&self) -> Option<&str> {
         Some(&self.kernel().role)
     }
 
-    fn cluster_hostname(&self) -> Option<&str> {
+    async fn cluster_hostname(&self) -> Option<&str> {
         Some(&self.kernel().hostname)
     }
 
-    fn session_id(&self) -> Option<Uuid> {
+    async fn session_id(&self) -> Option<Uuid> {
         Some(Uuid(self.session.id.0))
     }
 
-    fn image(&self) -> Option<&str> {
+    async fn image(&self) -> Option<&str> {
         Some(&self.kernel().image)
     }
 
-    fn architecture(&self) -> Option<&str> {
+    async fn architecture(&self) -> Option<&str> {
         Some(&self.kernel().architecture)
     }
 
-    fn registry(&self) -> Option<&str> {
+    async fn registry(&self) -> Option<&str> {
         Some(&self.kernel().registry)
     }
 
-    fn status(&self) -> Option<&str> {
+    async fn status(&self) -> Option<&str> {
         Some(self.kernel().status.as_str())
     }
 
-    fn status_changed(&self) -> Option<DateTime> {
+    async fn status_changed(&self) -> Option<DateTime> {
         self.kernel().status_changed().map(DateTime)
     }
 
-    fn status_info(&self) -> Option<&str> {
+    async fn status_info(&self) -> Option<&str> {
         Some(self.kernel().status_info.as_deref().unwrap_or_default())
     }
 
-    fn status_data(&self) -> Option<JsonString> {
+    async fn status_data(&self) -> Option<JsonString> {
         JsonString::of(&self.kernel().status_data)
     }
 
-    fn created_at(&self) -> Option<DateTime> {
+    async fn created_at(&self) -> Option<DateTime> {
         Some(DateTime(self.session.created_at))
     }
 
-    fn terminated_at(&self) -> Option<DateTime> {
+    async fn terminated_at(&self) -> Option<DateTime> {
         self.kernel().terminated_at.map(DateTime)
     }
 
-    fn starts_at(&self) -> Option<DateTime> {
+    async fn starts_at(&self) -> Option<DateTime> {
         self.session.starts_at.map(DateTime)
     }
 
-    fn scheduled_at(&self) -> Option<DateTime> {
+    async fn scheduled_at(&self) -> Option<DateTime> {
         self.scheduled()
     }
 
-    fn abusing_report(&self) -> Option<JsonString> {
+    async fn abusing_report(&self) -> Option<JsonString> {
         None
     }
 
-    fn agent(&self) -> Option<&str> {
+    async fn agent(&self) -> Option<&str> {
         self.kernel().agent.as_ref().map(AsRef::as_ref)
     }
 
-    fn agent_addr(&self, context: &Context<'_>) -> Result<Option<String>> {
+    async fn agent_addr(&self, context: &Context<'_>) -> Result<Option<String>> {
         let agents = manager(context)?.agents();
         Ok(self.kernel().agent.as_ref().and_then(|id| agents.get(id)).map(|agent| agent.addr))
     }
 
-    fn container_id(&self) -> Option<&str> {
+    async fn container_id(&self) -> Option<&str> {
         self.kernel().container_id.as_deref()
     }
 
-    fn resource_opts(&self) -> Option<JsonString> {
+    async fn resource_opts(&self) -> Option<JsonString> {
         JsonString::of(&self.session.spec.resource_opts)
     }
 
-    fn occupied_slots(&self) -> Option<JsonString> {
+    async fn occupied_slots(&self) -> Option<JsonString> {
         JsonString::slots(&self.kernel().allocated)
     }
 
-    fn live_stat(&self, context: &Context<'_>) -> Result<Option<JsonString>> {
+    async fn live_stat(&self, context: &Context<'_>) -> Result<Option<JsonString>> {
         let stats = manager(context)?.sessions().live_stats(self.kernel().id);
         Ok(stats.and_then(|stats| JsonString::of(&stats)))
     }
 
-    fn last_stat(&self) -> Option<JsonString> {
+    async fn last_stat(&self) -> Option<JsonString> {
         self.kernel().last_stat.as_ref().and_then(JsonString::of)
     }
 
-    fn preopen_ports(&self) -> Option<Vec<Option<i64>>> {
+    async fn preopen_ports(&self) -> Option<Vec<Option<i64>>> {
         Some(self.session.spec.preopen_ports.iter().map(|port| Some(i64::from(*port))).collect())
     }
 }

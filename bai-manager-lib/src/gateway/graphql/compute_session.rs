@@ -23,72 +23,72 @@ pub(super) struct ComputeSession(pub(super) Arc<Session>);
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ComputeSession {
-    fn id(&self) -> Option<ID> {
+    async fn id(&self) -> Option<ID> {
         Some(self.0.id.into())
     }
 
-    fn session_id(&self) -> Option<Uuid> {
+    async fn session_id(&self) -> Option<Uuid> {
         Some(Uuid(self.0.id.0))
     }
 
-    fn main_kernel_id(&self) -> Option<Uuid> {
+    async fn main_kernel_id(&self) -> Option<Uuid> {
         Some(Uuid(self.0.main().id.0))
     }
 
-    fn tag(&self) -> Option<&str> {
+    async fn tag(&self) -> Option<&str> {
         self.0.spec.tag.as_deref()
     }
 
-    fn name(&self) -> Option<&str> {
+    async fn name(&self) -> Option<&str> {
         Some(&self.0.name)
     }
 
     #[graphql(name = "type")]
-    fn session_type(&self) -> Option<String> {
+    async fn session_type(&self) -> Option<String> {
         Some(self.0.session_type.as_str().to_ascii_uppercase())
     }
 
-    fn main_kernel_role(&self) -> Option<&str> {
+    async fn main_kernel_role(&self) -> Option<&str> {
         Some(KERNEL_ROLE)
     }
 
-    fn image(&self) -> Option<&str> {
+    async fn image(&self) -> Option<&str> {
         Some(&self.0.main().image)
     }
 
-    fn architecture(&self) -> Option<&str> {
+    async fn architecture(&self) -> Option<&str> {
         Some(&self.0.main().architecture)
     }
 
-    fn registry(&self) -> Option<&str> {
+    async fn registry(&self) -> Option<&str> {
         Some(&self.0.main().registry)
     }
 
-    fn cluster_template(&self) -> Option<&str> {
+    async fn cluster_template(&self) -> Option<&str> {
         None
     }
 
-    fn cluster_mode(&self) -> Option<&str> {
+    async fn cluster_mode(&self) -> Option<&str> {
         Some(self.0.cluster_mode.as_str())
     }
 
-    fn cluster_size(&self) -> Option<i64> {
+    async fn cluster_size(&self) -> Option<i64> {
         self.0.kernels.len().try_into().ok()
     }
 
-    fn domain_name(&self) -> Option<&str> {
+    async fn domain_name(&self) -> Option<&str> {
         Some(&self.0.owner.domain)
     }
 
-    fn group_name(&self) -> Option<&str> {
+    async fn group_name(&self) -> Option<&str> {
         Some(&self.0.owner.project)
     }
 
-    fn group_id(&self) -> Option<Uuid> {
+    async fn group_id(&self) -> Option<Uuid> {
         Some(Uuid(self.0.owner.project_id.0))
     }
 
-    fn user_email(&self) -> Option<&str> {
+    async fn user_email(&self) -> Option<&str> {
         Some(&self.0.owner.email)
     }
 
@@ -98,121 +98,121 @@ impl ComputeSession {
         Ok(user.map(|user| user.full_name.clone()))
     }
 
-    fn user_id(&self) -> Option<Uuid> {
+    async fn user_id(&self) -> Option<Uuid> {
         Some(Uuid(self.0.owner.user_id.0))
     }
 
-    fn access_key(&self) -> Option<&str> {
+    async fn access_key(&self) -> Option<&str> {
         Some(self.0.owner.access_key.as_str())
     }
 
-    fn created_user_email(&self) -> Option<&str> {
+    async fn created_user_email(&self) -> Option<&str> {
         None
     }
 
-    fn created_user_id(&self) -> Option<Uuid> {
+    async fn created_user_id(&self) -> Option<Uuid> {
         None
     }
 
-    fn status(&self) -> Option<&str> {
+    async fn status(&self) -> Option<&str> {
         Some(self.0.status.as_str())
     }
 
-    fn status_changed(&self) -> Option<DateTime> {
+    async fn status_changed(&self) -> Option<DateTime> {
         Some(DateTime(self.0.status_changed()))
     }
 
-    fn status_info(&self) -> Option<&str> {
+    async fn status_info(&self) -> Option<&str> {
         Some(self.0.status_info.as_deref().unwrap_or_default())
     }
 
-    fn status_data(&self) -> Option<JsonString> {
+    async fn status_data(&self) -> Option<JsonString> {
         JsonString::of(&self.0.status_data)
     }
 
-    fn status_history(&self) -> Option<JsonString> {
+    async fn status_history(&self) -> Option<JsonString> {
         let entries = self.0.status_history.iter().map(|(status, at)| (status.clone(), python::iso(*at).into()));
         JsonString::of(&entries.collect::<Map<String, Value>>())
     }
 
-    fn created_at(&self) -> Option<DateTime> {
+    async fn created_at(&self) -> Option<DateTime> {
         Some(DateTime(self.0.created_at))
     }
 
-    fn terminated_at(&self) -> Option<DateTime> {
+    async fn terminated_at(&self) -> Option<DateTime> {
         self.0.terminated_at.map(DateTime)
     }
 
-    fn starts_at(&self) -> Option<DateTime> {
+    async fn starts_at(&self) -> Option<DateTime> {
         self.0.starts_at.map(DateTime)
     }
 
-    fn scheduled_at(&self) -> Option<DateTime> {
+    async fn scheduled_at(&self) -> Option<DateTime> {
         self.0.status_history.get("SCHEDULED").copied().map(DateTime)
     }
 
-    fn startup_command(&self) -> Option<&str> {
+    async fn startup_command(&self) -> Option<&str> {
         self.0.spec.startup_command.as_deref()
     }
 
-    fn result(&self) -> Option<&str> {
+    async fn result(&self) -> Option<&str> {
         Some(self.0.result.as_str())
     }
 
-    fn commit_status(&self) -> Option<&str> {
+    async fn commit_status(&self) -> Option<&str> {
         Some("ready")
     }
 
-    fn abusing_reports(&self) -> Option<Vec<Option<JsonString>>> {
+    async fn abusing_reports(&self) -> Option<Vec<Option<JsonString>>> {
         Some(Vec::new())
     }
 
-    fn idle_checks(&self) -> Option<JsonString> {
+    async fn idle_checks(&self) -> Option<JsonString> {
         Some(JsonString::empty())
     }
 
-    fn agent_ids(&self) -> Option<Vec<Option<String>>> {
+    async fn agent_ids(&self) -> Option<Vec<Option<String>>> {
         Some(self.agent_names())
     }
 
-    fn agents(&self) -> Option<Vec<Option<String>>> {
+    async fn agents(&self) -> Option<Vec<Option<String>>> {
         Some(self.agent_names())
     }
 
-    fn resource_opts(&self) -> Option<JsonString> {
+    async fn resource_opts(&self) -> Option<JsonString> {
         let options = &self.0.spec.resource_opts;
         JsonString::of(&self.0.kernels.iter().map(|kernel| (&kernel.hostname, options)).collect::<BTreeMap<_, _>>())
     }
 
-    fn scaling_group(&self) -> Option<&str> {
+    async fn scaling_group(&self) -> Option<&str> {
         Some(&self.0.resource_group)
     }
 
-    fn service_ports(&self) -> Option<JsonString> {
+    async fn service_ports(&self) -> Option<JsonString> {
         JsonString::of(&self.0.main().service_ports.iter().map(stored_port).collect::<Vec<_>>())
     }
 
-    fn mounts(&self) -> Option<Vec<Option<&str>>> {
+    async fn mounts(&self) -> Option<Vec<Option<&str>>> {
         Some(self.0.spec.mounts.iter().map(|mount| Some(mount.as_str())).collect())
     }
 
-    fn vfolder_mounts(&self) -> Option<Vec<Option<&str>>> {
+    async fn vfolder_mounts(&self) -> Option<Vec<Option<&str>>> {
         Some(Vec::new())
     }
 
-    fn occupying_slots(&self) -> Option<JsonString> {
+    async fn occupying_slots(&self) -> Option<JsonString> {
         JsonString::slots(&self.0.allocated())
     }
 
-    fn occupied_slots(&self) -> Option<JsonString> {
+    async fn occupied_slots(&self) -> Option<JsonString> {
         JsonString::slots(&self.0.allocated())
     }
 
-    fn num_queries(&self, context: &Context<'_>) -> Result<Option<BigInt>> {
+    async fn num_queries(&self, context: &Context<'_>) -> Result<Option<BigInt>> {
         Ok(Some(BigInt::of(manager(context)?.sessions().queries_executed(self.0.id))))
     }
 
-    fn containers(&self) -> Option<Vec<Option<ComputeContainer>>> {
+    async fn containers(&self) -> Option<Vec<Option<ComputeContainer>>> {
         Some(ComputeContainer::all(&self.0).map(Some).collect())
     }
 
@@ -224,7 +224,7 @@ impl ComputeSession {
         Ok(Some(sessions))
     }
 
-    fn inference_metrics(&self) -> Option<JsonString> {
+    async fn inference_metrics(&self) -> Option<JsonString> {
         None
     }
 }

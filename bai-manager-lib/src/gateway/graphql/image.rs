@@ -95,53 +95,53 @@ fn registry_of(row: &ImageRow) -> String {
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl Image {
-    fn id(&self) -> Option<Uuid> {
+    async fn id(&self) -> Option<Uuid> {
         None
     }
 
     /// Project and name.
-    fn name(&self) -> Option<String> {
+    async fn name(&self) -> Option<String> {
         Some(parsed(&self.0).map_or_else(|| self.0.name.clone(), |name| name.path()))
     }
 
-    fn humanized_name(&self) -> Option<String> {
+    async fn humanized_name(&self) -> Option<String> {
         Some(parsed(&self.0).map_or_else(|| self.0.name.clone(), |name| name.path()))
     }
 
-    fn tag(&self) -> Option<String> {
+    async fn tag(&self) -> Option<String> {
         parsed(&self.0).map(|name| name.tag().to_owned())
     }
 
-    fn registry(&self) -> Option<String> {
+    async fn registry(&self) -> Option<String> {
         Some(registry_of(&self.0))
     }
 
-    fn architecture(&self) -> Option<&str> {
+    async fn architecture(&self) -> Option<&str> {
         Some(&self.0.architecture)
     }
 
-    fn is_local(&self) -> Option<bool> {
+    async fn is_local(&self) -> Option<bool> {
         Some(registry_of(&self.0).is_empty())
     }
 
-    fn digest(&self) -> Option<&str> {
+    async fn digest(&self) -> Option<&str> {
         Some(&self.0.digest)
     }
 
-    fn labels(&self) -> Option<Vec<Option<KeyValue>>> {
+    async fn labels(&self) -> Option<Vec<Option<KeyValue>>> {
         let pair = |(key, value): (&String, &String)| KeyValue { key: Some(key.clone()), value: Some(value.clone()) };
         Some(self.0.labels.iter().map(|label| Some(pair(label))).collect())
     }
 
-    fn aliases(&self) -> Option<Vec<Option<&str>>> {
+    async fn aliases(&self) -> Option<Vec<Option<&str>>> {
         Some(self.0.aliases.iter().map(|alias| Some(alias.as_str())).collect())
     }
 
-    fn size_bytes(&self) -> Option<BigInt> {
+    async fn size_bytes(&self) -> Option<BigInt> {
         Some(BigInt::of(self.0.size))
     }
 
-    fn resource_limits(&self) -> Option<Vec<Option<ResourceLimit>>> {
+    async fn resource_limits(&self) -> Option<Vec<Option<ResourceLimit>>> {
         let mut limits = BTreeMap::<&str, ResourceLimit>::new();
         for (slot, least) in self.0.bounds("min") {
             limits.entry(slot).or_default().min = Some(least.to_owned());
@@ -153,12 +153,12 @@ impl Image {
         Some(limits.into_iter().map(|limit| Some(named(limit))).collect())
     }
 
-    fn supported_accelerators(&self) -> Option<Vec<Option<&str>>> {
+    async fn supported_accelerators(&self) -> Option<Vec<Option<&str>>> {
         let names = self.0.label("accelerators").unwrap_or_default().split(',').map(str::trim);
         Some(names.filter(|name| !name.is_empty()).map(Some).collect())
     }
 
-    fn installed(&self) -> Option<bool> {
+    async fn installed(&self) -> Option<bool> {
         Some(true)
     }
 
@@ -168,7 +168,7 @@ impl Image {
         Ok(Some(agents.into_iter().map(|agent| Some(agent.to_string())).collect()))
     }
 
-    fn hash(&self) -> Option<&str> {
+    async fn hash(&self) -> Option<&str> {
         Some(&self.0.digest)
     }
 }

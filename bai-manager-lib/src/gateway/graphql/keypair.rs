@@ -133,83 +133,83 @@ impl KeyPair {
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl KeyPair {
-    fn id(&self) -> Option<ID> {
+    async fn id(&self) -> Option<ID> {
         Some(ID::from(self.row.access_key.as_str()))
     }
 
-    fn user_id(&self) -> Option<&str> {
+    async fn user_id(&self) -> Option<&str> {
         Some(&self.user.email)
     }
 
-    fn full_name(&self) -> Option<&str> {
+    async fn full_name(&self) -> Option<&str> {
         Some(&self.user.full_name)
     }
 
-    fn access_key(&self) -> Option<&str> {
+    async fn access_key(&self) -> Option<&str> {
         Some(self.row.access_key.as_str())
     }
 
-    fn secret_key(&self) -> Option<&str> {
+    async fn secret_key(&self) -> Option<&str> {
         Some(self.row.secret_key.reveal())
     }
 
-    fn is_active(&self) -> Option<bool> {
+    async fn is_active(&self) -> Option<bool> {
         Some(self.row.is_active)
     }
 
-    fn is_admin(&self) -> Option<bool> {
+    async fn is_admin(&self) -> Option<bool> {
         Some(self.row.is_admin)
     }
 
-    fn resource_policy(&self) -> Option<&str> {
+    async fn resource_policy(&self) -> Option<&str> {
         Some(&self.row.resource_policy)
     }
 
-    fn created_at(&self) -> Option<DateTime> {
+    async fn created_at(&self) -> Option<DateTime> {
         Some(DateTime(self.row.created_at))
     }
 
-    fn modified_at(&self) -> Option<DateTime> {
+    async fn modified_at(&self) -> Option<DateTime> {
         None
     }
 
-    fn last_used(&self) -> Option<DateTime> {
+    async fn last_used(&self) -> Option<DateTime> {
         None
     }
 
-    fn rate_limit(&self) -> Option<i64> {
+    async fn rate_limit(&self) -> Option<i64> {
         self.row.rate_limit.try_into().ok()
     }
 
-    fn num_queries(&self) -> Option<i64> {
+    async fn num_queries(&self) -> Option<i64> {
         None
     }
 
-    fn user(&self) -> Option<Uuid> {
+    async fn user(&self) -> Option<Uuid> {
         Some(Uuid(self.user.id.0))
     }
 
-    fn projects(&self) -> Option<Vec<Option<&str>>> {
+    async fn projects(&self) -> Option<Vec<Option<&str>>> {
         Some(self.projects.iter().map(|name| Some(name.as_str())).collect())
     }
 
-    fn ssh_public_key(&self) -> Option<&str> {
+    async fn ssh_public_key(&self) -> Option<&str> {
         None
     }
 
-    fn ssh_private_key(&self) -> Option<&str> {
+    async fn ssh_private_key(&self) -> Option<&str> {
         None
     }
 
-    fn dotfiles(&self) -> Option<&str> {
+    async fn dotfiles(&self) -> Option<&str> {
         None
     }
 
-    fn bootstrap_script(&self) -> Option<&str> {
+    async fn bootstrap_script(&self) -> Option<&str> {
         None
     }
 
-    fn vfolders(&self) -> Option<Vec<Option<VirtualFolder>>> {
+    async fn vfolders(&self) -> Option<Vec<Option<VirtualFolder>>> {
         Some(Vec::new())
     }
 
@@ -228,12 +228,12 @@ impl KeyPair {
         Ok(Some(self.sessions(context, query).await?.1))
     }
 
-    fn user_info(&self) -> Option<UserInfo> {
+    async fn user_info(&self) -> Option<UserInfo> {
         Some(UserInfo { email: Some(self.user.email.clone()), full_name: Some(self.user.full_name.clone()) })
     }
 
     #[graphql(deprecation = "Moved to KeyPairResourcePolicy object as the max_concurrent_sessions field.")]
-    fn concurrency_limit(&self) -> Option<i64> {
+    async fn concurrency_limit(&self) -> Option<i64> {
         Some(self.session_limit.into())
     }
 }

@@ -146,88 +146,88 @@ impl User {
 
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl User {
-    fn id(&self) -> Option<ID> {
+    async fn id(&self) -> Option<ID> {
         Some(self.row.id.into())
     }
 
-    fn uuid(&self) -> Option<Uuid> {
+    async fn uuid(&self) -> Option<Uuid> {
         Some(Uuid(self.row.id.0))
     }
 
-    fn username(&self) -> Option<&str> {
+    async fn username(&self) -> Option<&str> {
         Some(&self.row.username)
     }
 
-    fn email(&self) -> Option<&str> {
+    async fn email(&self) -> Option<&str> {
         Some(&self.row.email)
     }
 
-    fn need_password_change(&self) -> Option<bool> {
+    async fn need_password_change(&self) -> Option<bool> {
         Some(false)
     }
 
-    fn full_name(&self) -> Option<&str> {
+    async fn full_name(&self) -> Option<&str> {
         Some(&self.row.full_name)
     }
 
-    fn description(&self) -> Option<&str> {
+    async fn description(&self) -> Option<&str> {
         None
     }
 
-    fn is_active(&self) -> Option<bool> {
+    async fn is_active(&self) -> Option<bool> {
         Some(self.row.status == UserStatus::Active)
     }
 
-    fn status(&self) -> Option<&str> {
+    async fn status(&self) -> Option<&str> {
         Some(self.row.status.as_str())
     }
 
-    fn status_info(&self) -> Option<&str> {
+    async fn status_info(&self) -> Option<&str> {
         None
     }
 
-    fn created_at(&self) -> Option<DateTime> {
+    async fn created_at(&self) -> Option<DateTime> {
         Some(DateTime(self.row.created_at))
     }
 
-    fn modified_at(&self) -> Option<DateTime> {
+    async fn modified_at(&self) -> Option<DateTime> {
         None
     }
 
-    fn domain_name(&self) -> Option<&str> {
+    async fn domain_name(&self) -> Option<&str> {
         Some(&self.row.domain)
     }
 
-    fn role(&self) -> Option<&str> {
+    async fn role(&self) -> Option<&str> {
         Some(self.row.role.as_str())
     }
 
-    fn resource_policy(&self) -> Option<&str> {
+    async fn resource_policy(&self) -> Option<&str> {
         None
     }
 
-    fn allowed_client_ip(&self) -> Option<Vec<Option<&str>>> {
+    async fn allowed_client_ip(&self) -> Option<Vec<Option<&str>>> {
         let networks = &self.row.allowed_client_ip;
         if networks.is_empty() { None } else { Some(networks.iter().map(|network| Some(network.as_str())).collect()) }
     }
 
-    fn totp_activated(&self) -> Option<bool> {
+    async fn totp_activated(&self) -> Option<bool> {
         Some(false)
     }
 
-    fn totp_activated_at(&self) -> Option<DateTime> {
+    async fn totp_activated_at(&self) -> Option<DateTime> {
         None
     }
 
-    fn sudo_session_enabled(&self) -> Option<bool> {
+    async fn sudo_session_enabled(&self) -> Option<bool> {
         Some(self.row.sudo_session_enabled)
     }
 
-    fn main_access_key(&self) -> Option<&str> {
+    async fn main_access_key(&self) -> Option<&str> {
         self.row.main_access_key.as_ref().map(AsRef::as_ref)
     }
 
-    fn groups(&self) -> Option<Vec<Option<UserGroup>>> {
+    async fn groups(&self) -> Option<Vec<Option<UserGroup>>> {
         let group = |(id, name): &(ProjectId, String)| UserGroup { id: Some(Uuid(id.0)), name: Some(name.clone()) };
         Some(self.projects.iter().map(|project| Some(group(project))).collect())
     }
