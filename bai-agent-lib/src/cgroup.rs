@@ -20,6 +20,7 @@
 mod file;
 mod v1;
 mod v2;
+mod view;
 
 use std::fmt;
 use std::io;
@@ -31,6 +32,7 @@ use bai_core::port::backend::Limits;
 
 pub use v1::CgroupV1;
 pub use v2::CgroupV2;
+pub use view::of_process;
 
 /// Period of the CPU quota in microseconds.
 const CPU_PERIOD_US: f64 = 100_000.0;

@@ -39,6 +39,11 @@ impl CgroupV1 {
         Ok(Self { parents })
     }
 
+    /// Directories that someone else made: controller to the parent of the group in its hierarchy.
+    pub(super) fn existing(parents: BTreeMap<String, PathBuf>) -> Self {
+        Self { parents }
+    }
+
     fn dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
         self.parents.get(controller).map(|parent| parent.join(group))
     }

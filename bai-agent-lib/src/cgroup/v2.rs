@@ -33,6 +33,11 @@ impl CgroupV2 {
         Ok(Self { parent: dir })
     }
 
+    /// A directory that someone else made.
+    pub(super) fn existing(parent: PathBuf) -> Self {
+        Self { parent }
+    }
+
     fn dir(&self, group: &str) -> PathBuf {
         self.parent.join(group)
     }
