@@ -1,0 +1,8 @@
+//! The process back end with real sandboxes and the real runner, as root and as a normal user.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod client;
+mod hostile;
+mod kernel;
+mod lifecycle;
+mod rootless;
