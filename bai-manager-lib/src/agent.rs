@@ -1,5 +1,7 @@
 //! The agents as the manager sees them now, and how to call them.
 
+mod table;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +11,10 @@ use bai_core::port::AgentApi;
 use bai_core::port::store::Agent;
 use bai_core::slots::SlotTypes;
 use bai_core::{AgentId, Error, ResourceSlots, Result};
+
+use crate::manager::core::Core;
+
+pub(crate) use table::AgentTable;
 
 /// Makes connections to agents: a map in one process, HTTP by address between processes.
 #[async_trait]
@@ -22,18 +28,23 @@ pub trait AgentDialer: fmt::Debug + Send + Sync + 'static {
 
 /// The live view of agents.
 #[derive(Debug, Clone)]
-pub struct AgentService {}
+pub struct AgentService {
+    core: Arc<Core>,
+}
 
 impl AgentService {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
     /// All agents, ordered by id, as of their last reports.
     pub fn list(&self) -> Vec<Agent> {
-        Vec::new()
+        self.core.agents.list()
     }
 
     /// One agent.
     pub fn get(&self, id: &AgentId) -> Option<Agent> {
-        let _ = id;
-        None
+        self.core.agents.get(id)
     }
 
     /// A handle to the agent's API.
@@ -41,18 +52,17 @@ impl AgentService {
     /// # Errors
     /// `NotFound` for an unknown agent, `Unavailable` when it cannot be reached.
     pub async fn api(&self, id: &AgentId) -> Result<Arc<dyn AgentApi>> {
-        Err(Error::of(code::AGENT_NOT_FOUND, "no such agent").with("agent", id))
+        self.core.agents.api(id).await
     }
 
     /// What the living kernels hold on the agent.
     pub fn occupied(&self, id: &AgentId) -> ResourceSlots {
-        let _ = id;
-        ResourceSlots::default()
+        self.core.registry.held().remove(id).unwrap_or_default()
     }
 
-    /// The slots that any agent offers, with their types.
+    /// The slots that any agent offers, with their types; `cpu` and `mem` always.
     pub fn slot_types(&self) -> SlotTypes {
-        SlotTypes::default()
+        self.core.agents.slot_types()
     }
 
     /// Sets whether the scheduler may use the agents.
@@ -60,7 +70,14 @@ impl AgentService {
     /// # Errors
     /// `NotFound` when one is unknown; none is changed then.
     pub async fn set_schedulable(&self, ids: &[AgentId], schedulable: bool) -> Result<()> {
-        let _ = (ids, schedulable);
+        if let Some(unknown) = ids.iter().find(|id| self.core.agents.get(id).is_none()) {
+            return Err(Error::of(code::AGENT_NOT_FOUND, "no such agent").with("agent", unknown));
+        }
+        for id in ids {
+            self.core.backends.agents.set_schedulable(id, schedulable).await?;
+            self.core.agents.set_schedulable(id, schedulable);
+        }
+        self.core.mark_pending_groups();
         Ok(())
     }
 }

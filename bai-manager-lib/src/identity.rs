@@ -1,10 +1,26 @@
 //! Who asks, and for whom.
 
-use std::sync::Arc;
+mod bootstrap;
 
-use bai_core::identity::Credential;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bai_core::error::code;
+use bai_core::identity::{Credential, UserRole};
 use bai_core::port::store::Directory;
-use bai_core::{AccessKey, Error, ErrorKind, Result, Secret};
+use bai_core::{AccessKey, Error, Result, Secret};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::manager::Backends;
+
+/// Window of the rate limit.
+const WINDOW: Duration = Duration::from_secs(15 * 60);
+/// Credentials kept in memory; beyond that old ones are dropped.
+const MAX_CACHED: usize = 10_000;
+/// Longest access key.
+const MAX_ACCESS_KEY: usize = 20;
 
 /// Who asks, and whose sessions the request is about.
 #[derive(Debug, Clone)]
@@ -55,26 +71,70 @@ pub struct RateLimit {
 
 /// Identities: cached reads and the few writes the first release needs.
 #[derive(Debug, Clone)]
-pub struct IdentityService {}
+pub struct IdentityService {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    backends: Backends,
+    max_age: Duration,
+    credentials: Mutex<HashMap<String, (Instant, Option<Arc<Credential>>)>>,
+    directory: Mutex<Option<(Instant, Arc<Directory>)>>,
+}
 
 impl IdentityService {
+    pub(crate) fn new(backends: Backends, max_age: Duration) -> Self {
+        let inner = Inner { backends, max_age, credentials: Mutex::default(), directory: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// The keypair with its owner and policy, active or not; at most a second old.
     ///
     /// # Errors
     /// `Unavailable` when the store cannot be reached (so for all methods here).
     pub async fn credential(&self, access_key: &str) -> Result<Option<Arc<Credential>>> {
-        let _ = access_key;
-        Ok(None)
+        if access_key.len() > MAX_ACCESS_KEY {
+            return Ok(None);
+        }
+        if let Some((at, credential)) = self.inner.credentials.lock().get(access_key)
+            && at.elapsed() < self.inner.max_age
+        {
+            return Ok(credential.clone());
+        }
+        let asked = Instant::now();
+        let found = self.inner.backends.identities.credential(&access_key.into()).await?.map(Arc::new);
+        let mut cache = self.inner.credentials.lock();
+        if cache.len() >= MAX_CACHED {
+            cache.retain(|_, (at, _)| at.elapsed() < self.inner.max_age);
+        }
+        // Strangers are not remembered beyond the bound: they could fill the memory.
+        if cache.len() < MAX_CACHED {
+            cache.insert(access_key.to_owned(), (asked, found.clone()));
+        }
+        Ok(found)
     }
 
     /// Applies the rules of `owner_access_key` (spec auth.md, section 4.1).
     ///
     /// # Errors
-    /// `Invalid` ([`bai_core::error::code::OWNER_UNKNOWN`]) for an unknown key, `Forbidden` when the requester may not act
-    /// for its owner.
+    /// `Invalid` ([`code::OWNER_UNKNOWN`]) for an unknown key, `Forbidden` when the requester may not act for its owner.
     pub async fn scope(&self, requester: Arc<Credential>, owner_access_key: Option<&str>) -> Result<Scope> {
-        let _ = owner_access_key;
-        Ok(Scope::own(requester))
+        let own = requester.keypair.access_key.as_str();
+        let Some(wanted) = owner_access_key.filter(|key| *key != own) else {
+            return Ok(Scope::own(requester));
+        };
+        if !matches!(requester.user.role, UserRole::Superadmin | UserRole::Admin) {
+            return Err(Error::of(code::FORBIDDEN, "Only admins can perform operations on behalf of other users."));
+        }
+        let unknown = || Error::of(code::OWNER_UNKNOWN, "Unknown owner access key");
+        let owner = self.credential(wanted).await?.ok_or_else(unknown)?;
+        let foreign = owner.user.domain != requester.user.domain || owner.is_superadmin();
+        if requester.user.role == UserRole::Admin && foreign {
+            let message = "Domain admins can act for ordinary users of their own domain only.";
+            return Err(Error::of(code::FORBIDDEN, message));
+        }
+        Ok(Scope { requester, owner })
     }
 
     /// Domains, projects, users, keypairs, policies and resource groups; at most a second old.
@@ -82,17 +142,37 @@ impl IdentityService {
     /// # Errors
     /// `Unavailable` when the store cannot be reached.
     pub async fn directory(&self) -> Result<Arc<Directory>> {
-        Ok(Arc::default())
+        if let Some((at, directory)) = self.inner.directory.lock().as_ref()
+            && at.elapsed() < self.inner.max_age
+        {
+            return Ok(directory.clone());
+        }
+        let asked = Instant::now();
+        let directory = Arc::new(self.inner.backends.identities.directory().await?);
+        *self.inner.directory.lock() = Some((asked, directory.clone()));
+        Ok(directory)
+    }
+
+    /// The directory as last read, of any age.
+    pub(crate) fn last_directory(&self) -> Option<Arc<Directory>> {
+        self.inner.directory.lock().as_ref().map(|(_, directory)| directory.clone())
+    }
+
+    /// Forgets everything cached, as after a write.
+    pub fn invalidate(&self) {
+        self.inner.credentials.lock().clear();
+        *self.inner.directory.lock() = None;
     }
 
     /// Makes the cluster usable: domain, project, policy and resource group `default`, and a superadmin. Safe to call at
-    /// every start: an existing user keeps its keys and password.
+    /// every start: existing rows are kept as they are, so an existing user keeps its keys and password.
     ///
     /// # Errors
-    /// `Invalid` for an access key of more than 20 characters.
+    /// `Invalid` for an access key of more than 20 characters, `AlreadyExists` when the key belongs to another user.
     pub async fn bootstrap(&self, new: Bootstrap) -> Result<Credential> {
-        let _ = new;
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+        let credential = bootstrap::run(&self.inner.backends, new).await;
+        self.invalidate();
+        credential
     }
 
     /// Counts a request of the keypair.
@@ -101,6 +181,13 @@ impl IdentityService {
     /// `Unavailable` when the counter cannot be reached.
     pub async fn hit_rate_limit(&self, credential: &Credential) -> Result<RateLimit> {
         let limit = credential.keypair.rate_limit;
-        Ok(RateLimit { limit, remaining: limit, window_secs: 900, exceeded: false })
+        let key = format!("ratelimit/{}", credential.keypair.access_key);
+        let hits = self.inner.backends.counter.hit(&key, WINDOW).await?;
+        Ok(RateLimit {
+            limit,
+            remaining: limit.saturating_sub(hits),
+            window_secs: WINDOW.as_secs(),
+            exceeded: hits > limit,
+        })
     }
 }

@@ -1,8 +1,11 @@
 //! The manager as a whole: its back ends, services and background work.
 
+pub(crate) mod core;
 mod options;
+pub(crate) mod tasks;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bai_core::port::agent::{AgentReport, ReportReply};
@@ -11,14 +14,27 @@ use bai_core::port::{
     AgentStore, ConfigStore, Counter, Events, IdentityStore, ImageStore, Lease, LogStore, ManagerApi, SessionStore,
 };
 use bai_core::{Clock, Result};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
-use crate::agent::{AgentDialer, AgentService};
+use self::core::{Core, DirtyGroups, Doubt};
+use self::tasks::Tasks;
+use crate::agent::{AgentDialer, AgentService, AgentTable};
 use crate::identity::IdentityService;
 use crate::image::ImageService;
+use crate::reconcile::callback::Notice;
+use crate::reconcile::{callback, follow, leader, publish, resync, schedule, sweep};
 use crate::session::SessionService;
+use crate::session::commit::{self, Committer, Job};
+use crate::session::registry::Registry;
 
 pub use options::ManagerOptions;
+
+/// Events a subscriber may lag behind.
+const EVENT_BACKLOG: usize = 8192;
+/// Events that wait to be published; beyond that the sweep of the store publishes them.
+const OUTBOX: usize = 8192;
+/// Callbacks that wait.
+const CALLBACKS: usize = 1024;
 
 /// What a manager keeps its state in and speaks through. Clones share the back ends.
 #[derive(Debug, Clone)]
@@ -45,7 +61,7 @@ pub struct Backends {
     pub clock: Arc<dyn Clock>,
 }
 
-/// The control plane. Clones share it.
+/// The control plane. Clones share it; its background work ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Manager {
     inner: Arc<Inner>,
@@ -53,12 +69,15 @@ pub struct Manager {
 
 #[derive(Debug)]
 struct Inner {
-    backends: Backends,
+    core: Arc<Core>,
     sessions: SessionService,
-    identities: IdentityService,
-    images: ImageService,
     agents: AgentService,
-    events: broadcast::Sender<Arc<SessionEvent>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.core.tasks.abort();
+    }
 }
 
 impl Manager {
@@ -67,16 +86,65 @@ impl Manager {
     /// # Errors
     /// `Unavailable` when a back end cannot be reached.
     pub async fn start(backends: Backends, dialer: Arc<dyn AgentDialer>, options: ManagerOptions) -> Result<Self> {
-        let _ = (dialer, options);
-        let inner = Inner {
-            sessions: SessionService {},
-            identities: IdentityService {},
-            images: ImageService {},
-            agents: AgentService {},
-            events: broadcast::channel(1024).0,
+        let (commits, jobs) = Committer::new();
+        let (outbox, events) = mpsc::channel(OUTBOX);
+        let (callbacks, notices) = mpsc::channel(CALLBACKS);
+        let core = Arc::new(Core {
+            registry: Registry::default(),
+            commits,
+            agents: AgentTable::new(dialer),
+            images: ImageService::new(backends.images.clone()),
+            identities: IdentityService::new(backends.clone(), options.identity_cache),
+            groups: DirtyGroups::default(),
+            queues: crate::reconcile::queue::AgentQueues::default(),
+            tasks: Tasks::default(),
+            hub: broadcast::channel(EVENT_BACKLOG).0,
+            outbox,
+            callbacks,
+            leader: AtomicBool::new(false),
+            doubt: Doubt::default(),
+            queries: parking_lot::Mutex::default(),
             backends,
+            options,
+        });
+        let manager = Self {
+            inner: Arc::new(Inner {
+                sessions: SessionService::new(core.clone()),
+                agents: AgentService::new(core.clone()),
+                core,
+            }),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        manager.load().await?;
+        manager.spawn_all(jobs, events, notices);
+        Ok(manager)
+    }
+
+    async fn load(&self) -> Result<()> {
+        let core = &self.inner.core;
+        resync::try_all(core).await?;
+        tracing::info!(
+            manager = core.options.id,
+            sessions = core.registry.all().len(),
+            agents = core.agents.list().len(),
+            "manager started"
+        );
+        Ok(())
+    }
+
+    fn spawn_all(&self, jobs: mpsc::Receiver<Job>, events: mpsc::Receiver<SessionEvent>, notices: mpsc::Receiver<Notice>) {
+        let core = &self.inner.core;
+        let tasks = &core.tasks;
+        tasks.spawn_sink(commit::serve(core.clone(), jobs));
+        tasks.spawn_sink(publish::run(core.clone(), events));
+        tasks.spawn(callback::run(core.clone(), notices));
+        tasks.spawn(publish::sweep(core.clone()));
+        tasks.spawn(schedule::run(core.clone()));
+        tasks.spawn(sweep::run(core.clone()));
+        tasks.spawn(resync::run(core.clone()));
+        if !core.is_exclusive() {
+            tasks.spawn(resync::follow_others(core.clone()));
+        }
+        tasks.spawn(leader::run(core.clone()));
     }
 
     /// Sessions.
@@ -86,12 +154,12 @@ impl Manager {
 
     /// Identities.
     pub fn identities(&self) -> &IdentityService {
-        &self.inner.identities
+        &self.inner.core.identities
     }
 
     /// Images.
     pub fn images(&self) -> &ImageService {
-        &self.inner.images
+        &self.inner.core.images
     }
 
     /// Agents.
@@ -101,22 +169,35 @@ impl Manager {
 
     /// The back ends.
     pub fn backends(&self) -> &Backends {
-        &self.inner.backends
+        &self.inner.core.backends
+    }
+
+    /// The settings.
+    pub fn options(&self) -> &ManagerOptions {
+        &self.inner.core.options
+    }
+
+    /// Whether this manager is the one that plans.
+    pub fn is_leader(&self) -> bool {
+        self.inner.core.is_leader()
     }
 
     /// Events of sessions from now on. A receiver that lags loses the oldest.
     pub fn subscribe_sessions(&self) -> broadcast::Receiver<Arc<SessionEvent>> {
-        self.inner.events.subscribe()
+        self.inner.core.hub.subscribe()
     }
 
     /// Ends the background work: what is in progress is finished, and after a few seconds given up. No task is left.
-    pub async fn shutdown(&self) {}
+    /// Sessions are left as they are; the next manager goes on with them.
+    pub async fn shutdown(&self) {
+        self.inner.core.tasks.shutdown().await;
+        tracing::info!(manager = self.inner.core.options.id, "manager stopped");
+    }
 }
 
 #[async_trait]
 impl ManagerApi for Manager {
     async fn report(&self, report: AgentReport) -> Result<ReportReply> {
-        let _ = report;
-        Ok(ReportReply::default())
+        follow::report(&self.inner.core, report).await
     }
 }

@@ -1,0 +1,267 @@
+//! The agents in memory: rows, their last reports, and connections.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bai_core::error::code;
+use bai_core::port::AgentApi;
+use bai_core::port::agent::{AgentReport, KernelRef, KernelReport};
+use bai_core::port::store::{Agent, AgentStatus};
+use bai_core::slots::{SlotType, SlotTypes};
+use bai_core::{AgentId, Error, KernelId, Result, Timestamp};
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use super::AgentDialer;
+
+/// All agents.
+#[derive(Debug)]
+pub(crate) struct AgentTable {
+    dialer: Arc<dyn AgentDialer>,
+    entries: RwLock<BTreeMap<AgentId, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    row: Agent,
+    /// Of the last report taken here; `None` when this manager has had none.
+    report: Option<LastReport>,
+    /// Since when silence counts: a manager that was away cannot blame the agent.
+    heard: Timestamp,
+    /// When the row was last written to the store.
+    stored: Option<Timestamp>,
+    api: Option<(String, u64, Arc<dyn AgentApi>)>,
+}
+
+#[derive(Debug)]
+struct LastReport {
+    incarnation: u64,
+    seq: u64,
+    has_images: bool,
+    kernels: HashMap<KernelId, Arc<KernelReport>>,
+    /// How many reports in a row did not list a kernel that was asked for.
+    misses: HashMap<KernelRef, u32>,
+}
+
+/// What taking a report has shown.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Row to write to the store, when it is due.
+    pub(crate) row: Option<Agent>,
+    /// The agent is new, came back or changed its capacity: its group may place more.
+    pub(crate) capacity_changed: bool,
+    /// Its images are not known.
+    pub(crate) send_images: bool,
+}
+
+/// How often an unchanged row is written, in seconds: it carries the last heartbeat.
+const ROW_INTERVAL_SECS: i64 = 10;
+
+impl AgentTable {
+    pub(crate) fn new(dialer: Arc<dyn AgentDialer>) -> Self {
+        Self { dialer, entries: RwLock::default() }
+    }
+
+    /// Takes rows from the store: at start, and those that other managers keep fresh.
+    pub(crate) fn load(&self, rows: Vec<Agent>, now: Timestamp) {
+        let mut entries = self.entries.write();
+        for row in rows {
+            match entries.get_mut(&row.id) {
+                None => {
+                    let entry = Entry { heard: now, stored: Some(row.last_seen), report: None, api: None, row };
+                    entries.insert(entry.row.id.clone(), entry);
+                }
+                Some(entry) => {
+                    entry.row.schedulable = row.schedulable;
+                    if row.last_seen > entry.row.last_seen {
+                        entry.heard = entry.heard.max(row.last_seen);
+                        entry.row = row;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a report; `None` when a newer one has already been taken.
+    pub(crate) fn accept(&self, report: &AgentReport, now: Timestamp) -> Option<Taken> {
+        let mut entries = self.entries.write();
+        let entry = entries.entry(report.agent.clone()).or_insert_with(|| Entry {
+            row: row_of(report, None, now),
+            report: None,
+            heard: now,
+            stored: None,
+            api: None,
+        });
+        let same_run = entry.report.as_ref().filter(|last| last.incarnation == report.incarnation);
+        if same_run.is_some_and(|last| last.seq >= report.seq) {
+            return None;
+        }
+        let has_images = report.images.is_some() || same_run.is_some_and(|last| last.has_images);
+        let misses = entry.report.take().map(|last| last.misses).unwrap_or_default();
+        let row = row_of(report, Some(&entry.row), now);
+        let capacity_changed = entry.stored.is_none()
+            || entry.row.status != row.status
+            || entry.row.capacity != row.capacity
+            || entry.row.resource_group != row.resource_group;
+        let due = capacity_changed || is_changed(&entry.row, &row) || entry.is_due(now);
+        let kernels = report.kernels.iter().map(|kernel| (kernel.kernel.id, Arc::new(kernel.clone()))).collect();
+        entry.report =
+            Some(LastReport { incarnation: report.incarnation, seq: report.seq, has_images, kernels, misses });
+        entry.heard = now;
+        entry.row = row;
+        if due {
+            entry.stored = Some(now);
+        }
+        let row = due.then(|| entry.row.clone());
+        Some(Taken { row, capacity_changed, send_images: !has_images })
+    }
+
+    /// The row could not be written: the next report tries again.
+    pub(crate) fn store_failed(&self, id: &AgentId) {
+        if let Some(entry) = self.entries.write().get_mut(id) {
+            entry.stored = None;
+        }
+    }
+
+    /// The images could not be stored: the next reply asks for them again.
+    pub(crate) fn images_failed(&self, id: &AgentId) {
+        if let Some(report) = self.entries.write().get_mut(id).and_then(|entry| entry.report.as_mut()) {
+            report.has_images = false;
+        }
+    }
+
+    pub(crate) fn list(&self) -> Vec<Agent> {
+        self.entries.read().values().map(|entry| entry.row.clone()).collect()
+    }
+
+    pub(crate) fn get(&self, id: &AgentId) -> Option<Agent> {
+        self.entries.read().get(id).map(|entry| entry.row.clone())
+    }
+
+    pub(crate) fn set_schedulable(&self, id: &AgentId, schedulable: bool) {
+        if let Some(entry) = self.entries.write().get_mut(id) {
+            entry.row.schedulable = schedulable;
+        }
+    }
+
+    /// What the agent last said about a kernel in this generation. `Err` when it has said nothing to this manager.
+    pub(crate) fn kernel(&self, agent: &AgentId, kernel: KernelRef) -> Result<Option<Arc<KernelReport>>, Unheard> {
+        let entries = self.entries.read();
+        let report = entries.get(agent).and_then(|entry| entry.report.as_ref()).ok_or(Unheard)?;
+        Ok(report.kernels.get(&kernel.id).filter(|known| known.kernel.generation == kernel.generation).cloned())
+    }
+
+    /// The last statistics of a kernel, from whichever agent it is on.
+    pub(crate) fn kernel_stats(&self, agent: &AgentId, kernel: KernelId) -> Option<bai_core::execution::KernelStats> {
+        let entries = self.entries.read();
+        entries.get(agent)?.report.as_ref()?.kernels.get(&kernel)?.stats.clone()
+    }
+
+    /// Counts that a kernel was not in the report just taken, and returns how often that was in a row.
+    pub(crate) fn missed(&self, agent: &AgentId, kernel: KernelRef) -> u32 {
+        let mut entries = self.entries.write();
+        let Some(report) = entries.get_mut(agent).and_then(|entry| entry.report.as_mut()) else { return 0 };
+        let count = report.misses.entry(kernel).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Forgets the misses of kernels that are no longer waited for.
+    pub(crate) fn keep_misses(&self, agent: &AgentId, missing: &[KernelRef]) {
+        if let Some(report) = self.entries.write().get_mut(agent).and_then(|entry| entry.report.as_mut()) {
+            report.misses.retain(|kernel, _| missing.contains(kernel));
+        }
+    }
+
+    /// Agents that have been silent since before `deadline` and are not yet marked lost; they are marked now.
+    pub(crate) fn lose_silent(&self, deadline: Timestamp, now: Timestamp) -> Vec<Agent> {
+        let mut entries = self.entries.write();
+        let silent = entries.values_mut().filter(|entry| {
+            entry.heard < deadline && matches!(entry.row.status, AgentStatus::Alive | AgentStatus::Restarting)
+        });
+        silent
+            .map(|entry| {
+                entry.row.status = AgentStatus::Lost;
+                entry.row.status_changed = now;
+                entry.row.lost_at = Some(now);
+                entry.row.clone()
+            })
+            .collect()
+    }
+
+    /// Types of all slots that any agent offers.
+    pub(crate) fn slot_types(&self) -> SlotTypes {
+        let mut types: SlotTypes = [("cpu", SlotType::Count), ("mem", SlotType::Bytes)].into_iter().collect();
+        for entry in self.entries.read().values() {
+            for (name, slot_type) in entry.row.slot_types.iter() {
+                types.insert(name.clone(), slot_type);
+            }
+        }
+        types
+    }
+
+    /// A handle to the agent, made anew when its address or incarnation has changed.
+    pub(crate) async fn api(&self, id: &AgentId) -> Result<Arc<dyn AgentApi>> {
+        let (row, incarnation) = {
+            let entries = self.entries.read();
+            let entry = entries
+                .get(id)
+                .ok_or_else(|| Error::of(code::AGENT_NOT_FOUND, "no such agent").with("agent", id))?;
+            let incarnation = entry.report.as_ref().map_or(0, |report| report.incarnation);
+            match &entry.api {
+                Some((addr, run, api)) if *addr == entry.row.addr && *run == incarnation => return Ok(api.clone()),
+                _ => (entry.row.clone(), incarnation),
+            }
+        };
+        let api = self.dialer.dial(&row).await?;
+        if let Some(entry) = self.entries.write().get_mut(id) {
+            entry.api = Some((row.addr, incarnation, api.clone()));
+        }
+        Ok(api)
+    }
+}
+
+/// This manager has had no report of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unheard;
+
+impl Entry {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.stored.is_none_or(|stored| (now - stored).num_seconds() >= ROW_INTERVAL_SECS)
+    }
+}
+
+fn row_of(report: &AgentReport, old: Option<&Agent>, now: Timestamp) -> Agent {
+    let status = if report.leaving { AgentStatus::Restarting } else { AgentStatus::Alive };
+    let status_changed = old.filter(|old| old.status == status).map_or(now, |old| old.status_changed);
+    Agent {
+        id: report.agent.clone(),
+        status,
+        status_changed,
+        region: report.region.clone(),
+        resource_group: report.resource_group.clone(),
+        schedulable: old.is_none_or(|old| old.schedulable),
+        addr: report.addr.clone(),
+        public_host: report.public_host.clone(),
+        capacity: report.capacity.clone(),
+        slot_types: report.slot_types.clone(),
+        architecture: report.architecture.clone(),
+        version: report.version.clone(),
+        compute_plugins: report.compute_plugins.clone(),
+        first_contact: old.map_or(now, |old| old.first_contact),
+        last_seen: now,
+        lost_at: None,
+        live_stat: report.live_stat.clone(),
+        isolation_gaps: report.isolation_gaps.clone(),
+    }
+}
+
+/// Whether more than the heartbeat and its statistics differ.
+fn is_changed(old: &Agent, new: &Agent) -> bool {
+    let plain = |row: &Agent| Agent {
+        last_seen: Timestamp::default(),
+        live_stat: Value::Null,
+        ..row.clone()
+    };
+    plain(old) != plain(new)
+}

@@ -1,0 +1,236 @@
+//! Reports of agents: the only source of what kernels really do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bai_core::port::agent::{AgentReport, KernelRef, KernelReport, KernelStage, ReportReply, RunningKernel};
+use bai_core::session::KernelExit;
+use bai_core::status::{SessionResult, SessionType};
+use bai_core::{AgentId, KernelStatus, Result, Session, SessionId, SessionStatus, Timestamp};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::command;
+use super::queue::Item;
+use crate::manager::core::Core;
+use crate::session::failure::{StartFailure, start_failed, terminate};
+use crate::session::registry::kernel_ref;
+
+/// A running kernel is gone once this many reports in a row do not list it: the first may have been on its way while the
+/// kernel was being accepted.
+const MISSES: u32 = 2;
+
+/// Takes a report: registers the agent and moves its kernels on.
+pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<ReportReply> {
+    let now = core.now();
+    let Some(taken) = core.agents.accept(&report, now) else {
+        tracing::debug!(agent = %report.agent, seq = report.seq, "an old report is ignored");
+        return Ok(ReportReply::default());
+    };
+    if let Some(row) = &taken.row
+        && let Err(error) = core.backends.agents.put_agent(row).await
+    {
+        core.agents.store_failed(&row.id);
+        return Err(error);
+    }
+    if let Some(images) = &report.images {
+        if let Err(error) = core.backends.images.put_agent_images(&report.agent, images).await {
+            core.agents.images_failed(&report.agent);
+            return Err(error);
+        }
+        core.images.invalidate();
+    }
+    if taken.capacity_changed || report.images.is_some() {
+        tracing::info!(agent = %report.agent, group = report.resource_group, capacity = %report.capacity, "agent ready");
+        core.mark_pending_groups();
+    }
+    let unknown = follow_kernels(core, &report).await?;
+    Ok(ReportReply { send_images: taken.send_images, unknown })
+}
+
+/// Compares the list with our records, and returns the kernels nobody here knows.
+async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<KernelRef>> {
+    let mut by_session = HashMap::<SessionId, Vec<&KernelReport>>::new();
+    for kernel in &report.kernels {
+        by_session.entry(kernel.session).or_default().push(kernel);
+    }
+    let mut unknown = Vec::new();
+    let mut news = Vec::new();
+    for (id, kernels) in by_session {
+        let Some(session) = known(core, id).await? else {
+            unknown.extend(kernels.iter().map(|kernel| kernel.kernel));
+            continue;
+        };
+        for kernel in &kernels {
+            if !is_ours(&session, &report.agent, kernel.kernel) {
+                unknown.push(kernel.kernel);
+                core.mark(&report.agent, Item::Stale(kernel.kernel));
+            } else if matches!(kernel.stage, KernelStage::Exited(_) | KernelStage::Failed { .. }) {
+                core.mark(&report.agent, Item::Kernel(kernel.kernel.id));
+            }
+        }
+        if kernels.iter().any(|kernel| is_ours(&session, &report.agent, kernel.kernel) && is_news(&session, kernel)) {
+            news.push(move_on(core, report, id, kernels));
+        }
+    }
+    join_all(news).await;
+    notice_missing(core, report).await;
+    unknown.sort_unstable();
+    Ok(unknown)
+}
+
+/// The session from memory; a dead or foreign one from the store.
+async fn known(core: &Arc<Core>, id: SessionId) -> Result<Option<Arc<Session>>> {
+    match core.registry.get(id) {
+        Some(session) => Ok(Some(session)),
+        None => core.reload(id).await,
+    }
+}
+
+/// Whether our record of the kernel is alive, on this agent and of this generation.
+fn is_ours(session: &Session, agent: &AgentId, kernel: KernelRef) -> bool {
+    session.kernel(kernel.id).is_some_and(|known| {
+        known.agent.as_ref() == Some(agent) && known.generation == kernel.generation && !known.status.is_dead()
+    })
+}
+
+/// Whether the report of a kernel says more than the record knows.
+fn is_news(session: &Session, report: &KernelReport) -> bool {
+    let Some(kernel) = session.kernel(report.kernel.id) else { return false };
+    let starting = matches!(
+        kernel.status,
+        KernelStatus::Scheduled | KernelStatus::Preparing | KernelStatus::Pulling | KernelStatus::Restarting
+    );
+    let stage = match &report.stage {
+        KernelStage::Preparing => kernel.status == KernelStatus::Pulling,
+        KernelStage::Pulling => matches!(kernel.status, KernelStatus::Scheduled | KernelStatus::Preparing),
+        KernelStage::Running(_) => starting,
+        KernelStage::Failed { .. } => session.status != SessionStatus::Terminating,
+        KernelStage::Exited(_) => session.status.is_starting(),
+        KernelStage::Terminating => false,
+    };
+    stage || is_batch_news(session, report)
+}
+
+fn is_batch_news(session: &Session, report: &KernelReport) -> bool {
+    report.batch.is_some()
+        && session.session_type == SessionType::Batch
+        && session.result == SessionResult::Undefined
+        && report.kernel.id == session.main().id
+        && session.status.is_running()
+}
+
+async fn move_on(core: &Arc<Core>, report: &AgentReport, id: SessionId, kernels: Vec<&KernelReport>) {
+    let attempts = core.options.start_attempts;
+    let result = core
+        .update(id, |session, now| {
+            for kernel in &kernels {
+                if is_ours(session, &report.agent, kernel.kernel) && is_news(session, kernel) {
+                    apply(session, report, kernel, attempts, now)?;
+                }
+            }
+            Ok(())
+        })
+        .await;
+    if let Err(error) = result {
+        tracing::warn!(session = %id, agent = %report.agent, %error, "a report is not recorded yet: the next one repeats it");
+    }
+}
+
+/// Applies what one kernel's report says to its session.
+fn apply(session: &mut Session, report: &AgentReport, kernel: &KernelReport, attempts: u32, now: Timestamp) -> Result<()> {
+    let id = kernel.kernel.id;
+    match &kernel.stage {
+        KernelStage::Preparing => _ = session.advance_kernel(id, KernelStatus::Preparing, "", now)?,
+        KernelStage::Pulling => {
+            let image = session.kernel_mut(id)?.image.clone();
+            session.advance_kernel(id, KernelStatus::Pulling, &image, now)?;
+        }
+        KernelStage::Running(facts) if session.kernel(id).is_some_and(|known| known.status != KernelStatus::Running) => {
+            take_facts(session, report, id, facts)?;
+            session.advance_kernel(id, KernelStatus::Running, "", now)?;
+        }
+        KernelStage::Failed { code, message } => {
+            let failure = StartFailure { code: code.clone(), message: message.clone(), retryable: is_retryable(code) };
+            return fail(session, &report.agent, kernel.kernel, &failure, attempts, now);
+        }
+        KernelStage::Exited(exit) if session.status.is_starting() => {
+            let code = exit.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+            let failure = StartFailure {
+                code: bai_core::error::code::KERNEL_CREATION.id().to_owned(),
+                message: format!("the kernel ended while it was being started (exit code {code}, {})", exit.reason),
+                retryable: true,
+            };
+            return fail(session, &report.agent, kernel.kernel, &failure, attempts, now);
+        }
+        _ => {}
+    }
+    if is_batch_news(session, kernel)
+        && let Some(outcome) = &kernel.batch
+    {
+        session.result = if outcome.exit_code == 0 { SessionResult::Success } else { SessionResult::Failure };
+        session.status_data.insert("batch".into(), json!({ "exit_code": outcome.exit_code }));
+        terminate(session, &outcome.reason, now)?;
+    }
+    Ok(())
+}
+
+fn take_facts(session: &mut Session, report: &AgentReport, id: bai_core::KernelId, facts: &RunningKernel) -> Result<()> {
+    let kernel = session.kernel_mut(id)?;
+    kernel.container_id = Some(facts.container_id.clone()).filter(|id| !id.is_empty());
+    let host = if facts.kernel_host.is_empty() { &report.public_host } else { &facts.kernel_host };
+    kernel.kernel_host = Some(host.clone());
+    kernel.service_ports.clone_from(&facts.service_ports);
+    kernel.attached_devices.clone_from(&facts.attached_devices);
+    if !facts.isolation_gaps.is_empty() {
+        session.status_data.insert("isolation_gaps".into(), json!(facts.isolation_gaps));
+    }
+    Ok(())
+}
+
+fn fail(
+    session: &mut Session,
+    agent: &AgentId,
+    kernel: KernelRef,
+    failure: &StartFailure,
+    attempts: u32,
+    now: Timestamp,
+) -> Result<()> {
+    if session.status.is_starting() {
+        return start_failed(session, Some(agent), failure, attempts, now);
+    }
+    let exit = KernelExit { code: None, reason: "failed-to-start".to_owned(), oom: false };
+    crate::session::failure::kernel_died(session, kernel.id, exit, now)
+}
+
+/// Whether an error that an agent reports by its code may go away elsewhere.
+fn is_retryable(code: &str) -> bool {
+    bai_core::Code::from_id(code).is_none_or(|code| {
+        code.kind().is_retryable() || matches!(code.kind(), bai_core::ErrorKind::NotFound | bai_core::ErrorKind::Internal)
+    })
+}
+
+/// Looks after kernels that should be on the agent and are not in its list.
+async fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
+    let listed: HashMap<_, _> = report.kernels.iter().map(|kernel| (kernel.kernel, ())).collect();
+    let mut missing = Vec::new();
+    let mut gone = Vec::new();
+    for session in core.registry.on_agent(&report.agent) {
+        let on_agent = |kernel: &&bai_core::Kernel| kernel.agent.as_ref() == Some(&report.agent);
+        for kernel in session.kernels.iter().filter(on_agent).filter(|kernel| !kernel.status.is_dead()) {
+            let kernel_ref = kernel_ref(kernel);
+            if listed.contains_key(&kernel_ref) {
+                continue;
+            }
+            missing.push(kernel_ref);
+            if kernel.status != KernelStatus::Running {
+                core.mark(&report.agent, Item::Kernel(kernel.id));
+            } else if core.agents.missed(&report.agent, kernel_ref) >= MISSES {
+                gone.push((session.id, kernel_ref));
+            }
+        }
+    }
+    core.agents.keep_misses(&report.agent, &missing);
+    let exit = || KernelExit { code: None, reason: "container-not-found".to_owned(), oom: false };
+    join_all(gone.iter().map(|(session, kernel)| command::ended(core, &report.agent, *session, *kernel, exit()))).await;
+}

@@ -1,0 +1,137 @@
+//! Group commit: changes that arrive while the store is busy go to it together with the next call.
+
+use std::sync::Arc;
+
+use bai_core::error::code;
+use bai_core::port::store::{Committed, SessionChange};
+use bai_core::port::SessionStore;
+use bai_core::{Error, ErrorKind, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::manager::core::Core;
+
+/// Most changes of one call to the store.
+const BATCH: usize = 256;
+/// Changes that wait; beyond that callers wait.
+const QUEUE: usize = 4096;
+
+/// A change on its way to the store.
+#[derive(Debug)]
+pub(crate) struct Job {
+    change: SessionChange,
+    insert: bool,
+    reply: oneshot::Sender<Result<Committed>>,
+}
+
+/// Takes changes and answers when they are stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Committer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Committer {
+    /// The committer and the end that [`run`] serves.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        (Self { jobs }, queue)
+    }
+
+    /// Stores a new session.
+    pub(crate) async fn insert(&self, change: SessionChange) -> Result<Committed> {
+        self.submit(change, true).await
+    }
+
+    /// Stores a change under the version it was read at.
+    pub(crate) async fn commit(&self, change: SessionChange) -> Result<Committed> {
+        self.submit(change, false).await
+    }
+
+    async fn submit(&self, change: SessionChange, insert: bool) -> Result<Committed> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Error::new(ErrorKind::Unavailable, "the manager is shutting down");
+        self.jobs.send(Job { change, insert, reply }).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+/// Receives what has been committed, in order, before the callers do.
+pub(crate) trait Absorb: Send + Sync {
+    /// Takes a committed change.
+    fn absorb(&self, committed: &Committed);
+    /// The outcome of a call to the store is unknown: memory may lag behind it.
+    fn doubt(&self);
+}
+
+/// Serves the queue until the manager drains.
+pub(crate) async fn serve(core: Arc<Core>, mut queue: mpsc::Receiver<Job>) {
+    let store = core.backends.sessions.clone();
+    let mut jobs = Vec::with_capacity(BATCH);
+    loop {
+        tokio::select! {
+            biased;
+            count = queue.recv_many(&mut jobs, BATCH) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            () = core.tasks.draining(), if !queue.is_closed() => queue.close(),
+        }
+        let (inserts, commits): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| job.insert);
+        insert_all(inserts, &*store, &core).await;
+        commit_all(commits, &*store, &core).await;
+    }
+}
+
+async fn commit_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb) {
+    if jobs.is_empty() {
+        return;
+    }
+    let (changes, replies): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.change, job.reply)).unzip();
+    match store.commit(changes).await {
+        Ok(results) => replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result, sink)),
+        Err(error) => {
+            sink.doubt();
+            replies.into_iter().for_each(|reply| answer(reply, Err(again(&error)), sink));
+        }
+    }
+}
+
+async fn insert_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb) {
+    if jobs.len() > 1 {
+        let changes = jobs.iter().map(|job| job.change.clone()).collect();
+        match store.insert(changes).await {
+            Ok(all) => {
+                jobs.into_iter().zip(all).for_each(|(job, committed)| answer(job.reply, Ok(committed), sink));
+                return;
+            }
+            // One of them is refused: find out which.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                sink.doubt();
+                jobs.into_iter().for_each(|job| answer(job.reply, Err(again(&error)), sink));
+                return;
+            }
+        }
+    }
+    for job in jobs {
+        let result = store.insert(vec![job.change]).await;
+        if result.as_ref().is_err_and(|error| error.kind() != ErrorKind::AlreadyExists) {
+            sink.doubt();
+        }
+        let missing = || Error::of(code::STORE_FAILED, "the store has not answered for the session");
+        answer(job.reply, result.and_then(|mut all| all.pop().ok_or_else(missing)), sink);
+    }
+}
+
+fn answer(reply: oneshot::Sender<Result<Committed>>, result: Result<Committed>, sink: &dyn Absorb) {
+    if let Ok(committed) = &result {
+        sink.absorb(committed);
+    }
+    // A caller that has gone away no longer wants to know.
+    _ = reply.send(result);
+}
+
+/// The same failure for everybody who shared the call.
+fn again(error: &Error) -> Error {
+    Error::of(error.code(), error.to_string())
+}

@@ -1,0 +1,89 @@
+//! Ending sessions (spec session-lifecycle.md, section 4).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bai_core::error::code;
+use bai_core::{Error, ErrorKind, Result, Session, SessionId, SessionStatus, Timestamp};
+use futures_util::future::join_all;
+
+use super::failure::{end_now, terminate};
+use super::{DestroyOutcome, SessionService};
+use crate::identity::Scope;
+
+impl SessionService {
+    /// Ends a session, and with `recursive` all that depend on it, whatever the status of each: those that cannot be ended
+    /// now are left out. Waits a moment for the end, so that the statistics are final.
+    ///
+    /// # Errors
+    /// `Forbidden` in statuses that need `forced`, and while images are being pulled.
+    pub async fn destroy(
+        &self,
+        scope: &Scope,
+        reference: &str,
+        forced: bool,
+        recursive: bool,
+    ) -> Result<Vec<DestroyOutcome>> {
+        let session = self.resolve(scope, reference, false).await?;
+        if !recursive {
+            return Ok(vec![self.destroy_one(session.id, forced).await?]);
+        }
+        let all = self.with_dependents(&session);
+        let outcomes = join_all(all.into_iter().map(|id| self.destroy_one(id, forced))).await;
+        let skipped = |error: &Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Forbidden);
+        outcomes.into_iter().filter(|outcome| !outcome.as_ref().is_err_and(skipped)).collect()
+    }
+
+    /// The session and the living ones that depend on it, transitively.
+    fn with_dependents(&self, session: &Session) -> Vec<SessionId> {
+        let same_owner = |other: &Arc<Session>| other.owner.access_key == session.owner.access_key;
+        let others: Vec<_> = self.core.registry.all().into_iter().filter(same_owner).collect();
+        let mut found = vec![session.id];
+        let mut seen = HashSet::from([session.id]);
+        let mut next = 0;
+        while let Some(id) = found.get(next).copied() {
+            next += 1;
+            let dependents = others.iter().filter(|other| other.spec.dependencies.contains(&id));
+            found.extend(dependents.map(|other| other.id).filter(|id| seen.insert(*id)));
+        }
+        found
+    }
+
+    async fn destroy_one(&self, id: SessionId, forced: bool) -> Result<DestroyOutcome> {
+        let mut session = self.core.update(id, |session, now| end(session, forced, now)).await?;
+        if !session.status.is_dead() {
+            let end = self.settled(id, |_| false);
+            if let Ok(Ok(Some(ended))) = tokio::time::timeout(self.core.options.destroy_wait, end).await {
+                session = ended;
+            }
+        }
+        let main = session.main();
+        let live = || self.live_stats(main.id).and_then(|stats| serde_json::to_value(stats).ok());
+        let status = if session.status == SessionStatus::Cancelled { "cancelled" } else { "terminated" };
+        Ok(DestroyOutcome { id, status, stats: main.last_stat.clone().or_else(live) })
+    }
+}
+
+fn end(session: &mut Session, forced: bool, now: Timestamp) -> Result<()> {
+    let reason = if forced { "force-terminated" } else { "user-requested" };
+    let forbidden = |status: &str| {
+        let message = format!("Cannot destroy sessions in {status} status");
+        Err(Error::of(code::SESSION_STATE_FORBIDS, message))
+    };
+    match session.status {
+        SessionStatus::Pending => session.cancel(reason, now),
+        SessionStatus::Pulling => forbidden("pulling"),
+        SessionStatus::Scheduled
+        | SessionStatus::Preparing
+        | SessionStatus::Terminating
+        | SessionStatus::Error => {
+            if forced { end_now(session, reason, now) } else { forbidden("scheduled/preparing/terminating/error") }
+        }
+        SessionStatus::Running | SessionStatus::RunningDegraded | SessionStatus::Restarting => {
+            terminate(session, reason, now)
+        }
+        SessionStatus::Terminated | SessionStatus::Cancelled => {
+            Err(Error::of(code::SESSION_NOT_FOUND, "no such session").with("session", session.id))
+        }
+    }
+}

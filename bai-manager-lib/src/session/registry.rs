@@ -1,0 +1,147 @@
+//! The living sessions in memory. Each sits in a watch channel, so that waiting for a change costs nothing while nothing
+//! happens.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bai_core::port::agent::KernelRef;
+use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Session, SessionId};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+/// Living sessions by id, name and kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<SessionId, watch::Sender<Arc<Session>>>,
+    names: HashMap<(AccessKey, String), SessionId>,
+    kernels: HashMap<KernelId, SessionId>,
+    /// Sessions with a kernel on the agent.
+    placed: HashMap<AgentId, HashSet<SessionId>>,
+}
+
+/// What [`Registry::put`] replaced.
+#[derive(Debug)]
+pub(crate) enum Replaced {
+    /// The session is new here.
+    Nothing,
+    /// An older version.
+    Older(Arc<Session>),
+    /// This version or a newer one was already there; nothing has changed.
+    Stale,
+}
+
+impl Registry {
+    pub(crate) fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.state.read().sessions.get(&id).map(|entry| entry.borrow().clone())
+    }
+
+    pub(crate) fn by_name(&self, access_key: &AccessKey, name: &str) -> Option<Arc<Session>> {
+        let state = self.state.read();
+        let id = state.names.get(&(access_key.clone(), name.to_owned()))?;
+        state.sessions.get(id).map(|entry| entry.borrow().clone())
+    }
+
+    pub(crate) fn by_kernel(&self, kernel: KernelId) -> Option<Arc<Session>> {
+        let state = self.state.read();
+        let id = state.kernels.get(&kernel)?;
+        state.sessions.get(id).map(|entry| entry.borrow().clone())
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.state.read().sessions.values().map(|entry| entry.borrow().clone()).collect()
+    }
+
+    /// Follows a living session; its last value is the dead one.
+    pub(crate) fn watch(&self, id: SessionId) -> Option<watch::Receiver<Arc<Session>>> {
+        self.state.read().sessions.get(&id).map(watch::Sender::subscribe)
+    }
+
+    /// Takes a newer version of a session; a dead one is told to its watchers and dropped.
+    pub(crate) fn put(&self, session: Arc<Session>) -> Replaced {
+        let state = &mut *self.state.write();
+        let old = state.sessions.get(&session.id).map(|entry| entry.borrow().clone());
+        if old.as_ref().is_some_and(|old| old.version >= session.version) {
+            return Replaced::Stale;
+        }
+        if let Some(old) = &old {
+            state.drop_indexes(old);
+        }
+        if session.status.is_dead() {
+            state.remove(session);
+        } else {
+            state.keep(session);
+        }
+        old.map_or(Replaced::Nothing, Replaced::Older)
+    }
+
+    /// Living sessions with a kernel on the agent.
+    pub(crate) fn on_agent(&self, agent: &AgentId) -> Vec<Arc<Session>> {
+        let state = self.state.read();
+        let ids = state.placed.get(agent).into_iter().flatten();
+        ids.filter_map(|id| state.sessions.get(id)).map(|entry| entry.borrow().clone()).collect()
+    }
+
+    /// What living kernels hold on each agent.
+    pub(crate) fn held(&self) -> HashMap<AgentId, ResourceSlots> {
+        let mut held = HashMap::<AgentId, ResourceSlots>::new();
+        for entry in self.state.read().sessions.values() {
+            for kernel in &entry.borrow().kernels {
+                if let Some(agent) = kernel.agent.as_ref().filter(|_| !kernel.allocated.is_empty()) {
+                    held.entry(agent.clone()).or_default().add(&kernel.allocated);
+                }
+            }
+        }
+        held
+    }
+}
+
+impl State {
+    fn keep(&mut self, session: Arc<Session>) {
+        self.names.insert(name_key(&session), session.id);
+        for kernel in &session.kernels {
+            self.kernels.insert(kernel.id, session.id);
+        }
+        for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
+            self.placed.entry(agent.clone()).or_default().insert(session.id);
+        }
+        match self.sessions.get(&session.id) {
+            Some(entry) => _ = entry.send_replace(session),
+            None => _ = self.sessions.insert(session.id, watch::Sender::new(session)),
+        }
+    }
+
+    fn remove(&mut self, session: Arc<Session>) {
+        for kernel in &session.kernels {
+            self.kernels.remove(&kernel.id);
+        }
+        if let Some(entry) = self.sessions.remove(&session.id) {
+            entry.send_replace(session);
+        }
+    }
+
+    fn drop_indexes(&mut self, session: &Session) {
+        let key = name_key(session);
+        if self.names.get(&key) == Some(&session.id) {
+            self.names.remove(&key);
+        }
+        for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
+            if let Some(sessions) = self.placed.get_mut(agent) {
+                sessions.remove(&session.id);
+            }
+        }
+    }
+}
+
+fn name_key(session: &Session) -> (AccessKey, String) {
+    (session.owner.access_key.clone(), session.name.clone())
+}
+
+/// The kernel under its current generation.
+pub(crate) fn kernel_ref(kernel: &bai_core::Kernel) -> KernelRef {
+    KernelRef { id: kernel.id, generation: kernel.generation }
+}
