@@ -139,8 +139,12 @@ impl ProcessBackend {
     /// `Unavailable` when the scratch directory cannot be made.
     pub async fn open(options: ProcessOptions) -> Result<Self> {
         std::fs::create_dir_all(&options.scratch_root).map_err(failed)?;
-        let cgroups = cgroup::detect(&options.cgroup_parent);
-        let probe = launch::probe(&options).await;
+        let mut cgroups = cgroup::detect(&options.cgroup_parent);
+        let mut probe = launch::probe(&options, cgroups.as_deref()).await;
+        if probe.is_err() && cgroups.take().is_some() {
+            // Groups can be made, but perhaps processes cannot be moved into them.
+            probe = launch::probe(&options, None).await;
+        }
         let mut gaps = host_gaps(&options, cgroups.is_some());
         let isolates = probe.is_ok();
         match probe {

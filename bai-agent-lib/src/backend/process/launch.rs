@@ -150,11 +150,25 @@ pub(super) async fn launch(runner: &Path, spec: &SandboxSpec) -> io::Result<Chil
 ///
 /// # Errors
 /// Why none can be built.
-pub(super) async fn probe(options: &ProcessOptions) -> io::Result<Vec<String>> {
-    let dir = options.scratch_root.join(format!(".probe-{}", uuid::Uuid::new_v4()));
+pub(super) async fn probe(
+    options: &ProcessOptions,
+    cgroups: Option<&dyn Cgroups>,
+) -> io::Result<Vec<String>> {
+    let name = format!("probe-{}", uuid::Uuid::new_v4());
+    let dir = options.scratch_root.join(format!(".{name}"));
     fs::create_dir_all(&dir)?;
+    let gaps = probe_in(&dir, options, make_group(cgroups, &name, &Limits::default())).await;
+    let _ = fs::remove_dir_all(dir);
+    if let Some(cgroups) = cgroups {
+        let _ = cgroups.remove(&name);
+    }
+    gaps
+}
+
+async fn probe_in(dir: &Path, options: &ProcessOptions, group: io::Result<Group>) -> io::Result<Vec<String>> {
+    let group = group?;
     let spec = SandboxSpec {
-        state_dir: dir.clone(),
+        state_dir: dir.to_owned(),
         command: vec!["/bin/sh".into(), "-c".into(), "exit 0".into()],
         environ: BTreeMap::new(),
         hostname: "probe".into(),
@@ -166,18 +180,12 @@ pub(super) async fn probe(options: &ProcessOptions) -> io::Result<Vec<String>> {
         tmp_bytes: 1 << 20,
         shm_bytes: 1 << 20,
         network: options.network,
-        cgroups: Vec::new(),
+        cgroups: group.dirs,
         rlimits: Rlimits::default(),
         labels: BTreeMap::new(),
-        gaps: Vec::new(),
+        gaps: group.gaps,
     };
-    let gaps = match launch(&options.runner, &spec).await {
-        Ok(mut monitor) => {
-            let _ = tokio::time::timeout(BUILD_TIMEOUT, monitor.wait()).await;
-            SandboxRecord::load(&dir).map(|record| record.gaps)
-        }
-        Err(error) => Err(error),
-    };
-    let _ = fs::remove_dir_all(dir);
-    gaps
+    let mut monitor = launch(&options.runner, &spec).await?;
+    let _ = tokio::time::timeout(BUILD_TIMEOUT, monitor.wait()).await;
+    SandboxRecord::load(dir).map(|record| record.gaps)
 }

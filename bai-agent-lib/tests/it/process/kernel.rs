@@ -64,7 +64,7 @@ impl Host {
 
     /// One in an existing directory that has the runner already.
     pub(super) fn at(dir: &Path) -> Self {
-        let agent = format!("test-{}", KernelId::random());
+        let agent = format!("test{}", dir.file_name().unwrap().to_string_lossy());
         Self { dir: dir.to_owned(), agent, guard: None }
     }
 

@@ -1,7 +1,12 @@
 //! Starting, finding again and ending.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use bai_agent_lib::backend::process::{Network, ProcessBackend, ProcessOptions};
 use bai_core::error::ErrorKind;
 use bai_core::port::KernelBackend;
 use bai_kernel_lib::sandbox::start_time;
@@ -67,6 +72,64 @@ async fn a_later_back_end_finds_what_an_earlier_one_started() {
     let notice = tokio::time::timeout(GRACE, exits.next()).await.unwrap().unwrap();
     assert_eq!(notice.kernel, kernel.spec.kernel);
     second.remove(kernel.spec.kernel).await.unwrap();
+}
+
+/// Names the directory of the process that this test starts as the agent.
+const AGENT_DIRECTORY: &str = "BAI_TEST_AGENT_DIR";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_survives_the_sudden_death_of_its_agent() {
+    if let Some(dir) = std::env::var_os(AGENT_DIRECTORY) {
+        return be_an_agent(&std::mem::ManuallyDrop::new(Host::at(dir.as_ref()))).await;
+    }
+    let host = Host::new();
+    let name = concat!(module_path!(), "::a_kernel_survives_the_sudden_death_of_its_agent");
+    let mut agent = Command::new(std::env::current_exe().unwrap())
+        .args([name.split_once("::").unwrap().1, "--exact", "--nocapture"])
+        .env(AGENT_DIRECTORY, &host.dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(agent.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("started")));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+
+    let backend = host.backend().await;
+    let found = backend.list().await.unwrap();
+    assert_eq!((found.len(), &found[0].exit), (1, &None));
+    assert_eq!(connect(&found[0]).output("print(x)"), "7");
+    backend.stop(found[0].kernel, GRACE).await.unwrap();
+    backend.remove(found[0].kernel).await.unwrap();
+}
+
+/// Starts a kernel and waits for the end.
+async fn be_an_agent(host: &Host) {
+    let backend = host.backend().await;
+    let mut kernel = Kernel::start(host, &backend, "python").await;
+    kernel.client.output("x = 7");
+    std::io::stdout().write_all(b"started\n").unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interpreter_in_a_private_directory_is_shown_alone() {
+    let host = Host::new();
+    let private = host.dir.join("private");
+    let mut maker = Command::new("/usr/bin/python3");
+    let status = maker.args(["-m", "venv", "--without-pip"]).arg(private.join("venv")).status().unwrap();
+    assert!(status.success(), "this test needs python3 with venv");
+    std::fs::write(private.join("letter"), "dear diary").unwrap();
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut options = host.options();
+    options.path = format!("{}:/usr/bin:/bin", private.join("venv/bin").display());
+    let backend = ProcessBackend::open(options).await.unwrap();
+    let mut kernel = Kernel::start(&host, &backend, "python").await;
+    let seen =
+        kernel.client.output("import sys, os; print(sys.prefix, os.listdir(os.path.dirname(sys.prefix)))");
+    assert_eq!(seen, format!("{} ['venv']", private.join("venv").display()));
+    assert_ne!(kernel.client.run("open(sys.prefix + '/x', 'w')").exit_code, 0, "it is read-only");
+    kernel.end(&backend).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,4 +213,25 @@ async fn a_start_that_fails_leaves_nothing() {
     assert!(error.to_string().contains("/home/work"), "{error}");
     assert_eq!(backend.list().await.unwrap(), []);
     assert!(!spec.control_dir.join("sandbox.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_without_network_has_its_own_loopback_only() {
+    let host = Host::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let code = format!(
+        "import socket\n\
+         own = socket.create_server(('127.0.0.1', 0))\n\
+         print(socket.create_connection(own.getsockname()) is not None)\n\
+         print(socket.socket().connect_ex(('127.0.0.1', {port})) == 0)"
+    );
+    for (network, expected) in [(Network::None, "True\nFalse"), (Network::Host, "True\nTrue")] {
+        let backend = ProcessBackend::open(ProcessOptions { network, ..host.options() }).await.unwrap();
+        let mut kernel = Kernel::start(&host, &backend, "python").await;
+        assert_eq!(kernel.client.output(&code), expected, "{network:?}");
+        let told = kernel.started.gaps.iter().any(|gap| gap.contains("network is the host's"));
+        assert_eq!(told, network == Network::Host);
+        kernel.end(&backend).await;
+    }
 }
