@@ -1,6 +1,8 @@
 -- Times are microseconds since the Unix epoch. Ids are hyphenated UUIDs as text. A column `doc` is the row as JSON;
 -- what is searched, ordered or guarded by has a column beside it. AUTO_ID is an identity that is never given out twice.
 
+-- `image_list` and `agent_list` are those of the kernels, joined by a character that sorts before all others: for
+-- ordering. `scheduled_at` is text in the API, too.
 CREATE TABLE sessions (
     id TEXT PRIMARY KEY,
     version BIGINT NOT NULL,
@@ -25,6 +27,8 @@ CREATE TABLE sessions (
     terminated_at BIGINT,
     scheduled_at TEXT,
     latest_at BIGINT NOT NULL,
+    image_list TEXT NOT NULL,
+    agent_list TEXT NOT NULL,
     doc TEXT NOT NULL
 );
 CREATE UNIQUE INDEX sessions_living_name ON sessions (access_key, name) WHERE living;

@@ -1,0 +1,102 @@
+//! Sessions: the columns and statements, and the port on top of the modules below.
+
+mod commit;
+mod filter;
+mod insert;
+mod ledger;
+mod list;
+mod rows;
+
+use async_trait::async_trait;
+use bai_core::error::Result;
+use bai_core::port::SessionStore;
+use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
+use bai_core::{Session, SessionId, Timestamp};
+
+use crate::convert::{from_doc, micros};
+use crate::db::{Row, args};
+use crate::dialect::statements;
+use crate::store::Store;
+
+#[cfg(test)]
+pub(crate) use {commit::STATEMENTS as COMMIT_STATEMENTS, insert::STATEMENTS as INSERT_STATEMENTS};
+#[cfg(test)]
+pub(crate) use {ledger::STATEMENTS as LEDGER_STATEMENTS, rows::STATEMENTS as ROW_STATEMENTS};
+
+statements! {
+    GET = "SELECT id, doc FROM sessions WHERE id = $1";
+    HISTORY = "SELECT seq, doc FROM session_events WHERE session_id = $1 ORDER BY seq";
+    UNPUBLISHED = "SELECT seq, doc FROM session_events WHERE NOT published ORDER BY seq LIMIT $1";
+    MARK_PUBLISHED = "UPDATE session_events SET published = TRUE WHERE seq = $1 AND NOT published";
+    ENDED = "SELECT id FROM sessions WHERE NOT living AND terminated_at < $1 ORDER BY terminated_at, id LIMIT $2";
+    DROP_LOGS = "DELETE FROM kernel_logs WHERE session_id = $1";
+    DROP = "DELETE FROM sessions WHERE id = $1 AND NOT living";
+}
+
+#[async_trait]
+impl SessionStore for Store {
+    fn capability(&self) -> StoreCapability {
+        let mut capability = StoreCapability::default();
+        capability.exclusive = self.0.exclusive;
+        capability
+    }
+
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+        insert::insert(self, new).await
+    }
+
+    async fn commit(&self, changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
+        commit::commit(self, changes).await
+    }
+
+    async fn get(&self, id: SessionId) -> Result<Option<Session>> {
+        self.db().row(GET, &args![id.to_string()]).await?.as_ref().map(session).transpose()
+    }
+
+    async fn find(&self, query: &SessionQuery) -> Result<Page<Session>> {
+        list::find(self, query).await
+    }
+
+    async fn history(&self, id: SessionId) -> Result<Vec<SessionEvent>> {
+        self.db().rows(HISTORY, &args![id.to_string()]).await?.iter().map(event).collect()
+    }
+
+    async fn unpublished(&self, limit: u32) -> Result<Vec<SessionEvent>> {
+        self.db().rows(UNPUBLISHED, &args![i64::from(limit)]).await?.iter().map(event).collect()
+    }
+
+    async fn mark_published(&self, seqs: &[i64]) -> Result<()> {
+        let mut seqs = seqs.to_vec();
+        seqs.sort_unstable(); // one order for all: no deadlocks
+        let mut tx = self.db().begin().await?;
+        for seq in seqs {
+            tx.execute(MARK_PUBLISHED, &args![seq]).await?;
+        }
+        tx.commit().await
+    }
+
+    async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        let mut tx = self.db().begin().await?;
+        let mut count = 0;
+        for row in tx.rows(ENDED, &args![micros(before), i64::from(limit)]).await? {
+            let id = row.text(0)?;
+            tx.execute(DROP_LOGS, &args![&id]).await?;
+            count += tx.execute(DROP, &args![&id]).await?; // kernels and events go with it
+        }
+        tx.commit().await?;
+        Ok(count)
+    }
+}
+
+/// From the columns id and document.
+fn session(row: &Row) -> Result<Session> {
+    from_doc(&row.text(1)?, "session", &row.text(0)?)
+}
+
+/// From the columns number and document.
+fn event(row: &Row) -> Result<SessionEvent> {
+    let seq = row.int(0)?;
+    let mut event: SessionEvent = from_doc(&row.text(1)?, "session event", &seq.to_string())?;
+    event.seq = seq;
+    Ok(event)
+}
