@@ -149,7 +149,7 @@ impl ProcessBackend {
         let isolates = probe.is_ok();
         match probe {
             Ok(more) => gaps.extend(more),
-            Err(error) => gaps.push(format!("no sandbox can be built on this host: {error}")),
+            Err(error) => gaps.push(doctor::explain(&error)),
         }
         let environments = if isolates { discover::discover(&options.path).await } else { Vec::new() };
         let mut capability = BackendCapability::default();

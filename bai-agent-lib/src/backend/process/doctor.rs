@@ -1,6 +1,7 @@
 //! What this host offers for isolating kernels, for `bai doctor`.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use nix::unistd::Uid;
@@ -33,6 +34,17 @@ pub fn doctor(cgroups: Option<&dyn Cgroups>) -> Vec<Facility> {
         overlay(),
         resource_capability(),
     ]
+}
+
+/// Why no sandbox can be built, with the likely cause if the host's settings show one.
+pub(super) fn explain(error: &io::Error) -> String {
+    let needed = [kernel_version(), namespaces()].into_iter();
+    let needed = needed.chain((!Uid::effective().is_root()).then(user_namespaces));
+    let causes: Vec<String> = needed
+        .filter(|facility| !facility.ok)
+        .map(|facility| format!("; {} needed, found: {}", facility.name, facility.found))
+        .collect();
+    format!("no sandbox can be built on this host: {error}{}", causes.concat())
 }
 
 fn kernel_version() -> Facility {

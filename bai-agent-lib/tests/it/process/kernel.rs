@@ -71,7 +71,9 @@ impl Host {
     /// Puts the runner where every user can start it.
     pub(super) fn prepare(dir: &Path) -> Self {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(runner(), dir.join("bai-krunner")).unwrap();
+        let own = dir.join("bai-krunner");
+        // A link, where possible: a program that some other thread's new child still has open for writing cannot start.
+        fs::hard_link(runner(), &own).or_else(|_| fs::copy(runner(), &own).map(drop)).unwrap();
         Self::at(dir)
     }
 
@@ -100,7 +102,7 @@ impl Host {
         let uid_gid =
             if Uid::current().is_root() { (1000, 1000) } else { (getuid().as_raw(), getgid().as_raw()) };
         chown(&work, Some(uid_gid.0), Some(uid_gid.1)).unwrap();
-        let runtime = RuntimeType::from(image.split(':').next().unwrap().to_owned());
+        let runtime = RuntimeType::from(runtime_type(image));
         let mut runner = RunnerConfig::new(Path::new(CONTROL_DIR).join(RUNNER_SOCKET), TOKEN, runtime);
         (runner.uid, runner.gid) = (Some(uid_gid.0), Some(uid_gid.1));
         runner.hide_control_dir = true;

@@ -74,6 +74,32 @@ async fn a_later_back_end_finds_what_an_earlier_one_started() {
     second.remove(kernel.spec.kernel).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_interactive_program_of_the_host_runs() {
+    let host = Host::new();
+    let backend = host.backend().await;
+    let images = backend.images().await.unwrap();
+    let interactive = images.iter().filter(|image| image.label("features").unwrap().contains("query"));
+    let mut ran = Vec::new();
+    for image in interactive {
+        let code = match image.label("runtime-type").unwrap() {
+            "python" => "print(6 * 7)",
+            "nodejs" => "console.log(6 * 7)",
+            "c" => "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 6 * 7); return 0; }",
+            "cpp" => "#include <iostream>\nint main() { std::cout << 6 * 7 << std::endl; }",
+            "app" => "echo $((6 * 7))",
+            other => panic!("no program for {other}"),
+        };
+        let mut kernel = Kernel::start(&host, &backend, &image.name).await;
+        assert_eq!(kernel.client.output(code), "42", "{}", image.name);
+        kernel.end(&backend).await;
+        ran.push(image.label("runtime-type").unwrap());
+    }
+    for needed in ["python", "app"] {
+        assert!(ran.contains(&needed), "{ran:?}");
+    }
+}
+
 /// Names the directory of the process that this test starts as the agent.
 const AGENT_DIRECTORY: &str = "BAI_TEST_AGENT_DIR";
 
