@@ -3,3 +3,4 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod process;
+pub mod simulated;

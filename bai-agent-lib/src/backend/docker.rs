@@ -41,9 +41,9 @@ mod image;
 mod label;
 mod options;
 mod pull;
+mod turn;
 mod usage;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,20 +60,20 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use parking_lot::Mutex;
 
 use self::container::{KERNEL, OWNER};
 use self::engine::{Engine, Failure};
 use self::events::Watch;
 use self::found::{Exits, Found, Stage};
 use self::image::Catalogue;
+use self::turn::Turns;
 use self::usage::Meters;
 use super::process::RUNNER_SOCKET;
 
 pub use self::options::{DockerOptions, RegistryLogin};
 
 /// Added to the deadline of starts and stops, which the engine serves slowly when the host is busy.
-const HEAVY: Duration = Duration::from_secs(60);
+const HEAVY: Duration = Duration::from_mins(1);
 
 /// Runs kernels as containers. Dropping it leaves them running.
 #[derive(Debug, Clone)]
@@ -89,8 +89,7 @@ struct Inner {
     catalogue: Catalogue,
     exits: Exits,
     meters: Meters,
-    /// Kernels between the making of their container and its start.
-    starting: Mutex<HashSet<KernelRef>>,
+    turns: Turns,
 }
 
 impl DockerBackend {
@@ -110,7 +109,7 @@ impl DockerBackend {
             catalogue: Catalogue::default(),
             exits: Exits::default(),
             meters: Meters::default(),
-            starting: Mutex::default(),
+            turns: Turns::default(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -135,25 +134,8 @@ fn capability(info: &SystemInfo) -> BackendCapability {
     capability
 }
 
-/// Marks a kernel as being started for as long as it lives.
-struct Starting<'a>(&'a Inner, KernelRef);
-
-impl<'a> Starting<'a> {
-    fn new(inner: &'a Inner, kernel: KernelRef) -> Self {
-        inner.starting.lock().insert(kernel);
-        Self(inner, kernel)
-    }
-}
-
-impl Drop for Starting<'_> {
-    fn drop(&mut self) {
-        self.0.starting.lock().remove(&self.1);
-    }
-}
-
 impl Inner {
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
-        let _starting = Starting::new(self, spec.kernel);
         if let Some(started) = self.settle(spec).await? {
             return Ok(started);
         }
@@ -162,7 +144,7 @@ impl Inner {
         let options = CreateContainerOptions { name, ..CreateContainerOptions::default() };
         match self.engine.long_call(HEAVY, self.engine.docker.create_container(Some(options), body)).await {
             Ok(created) => self.run(created.id, spec).await,
-            // Another start of the same was faster, or the name belongs to a stranger.
+            // Another process was faster, or the name belongs to a stranger.
             Err(failure) if failure.is_conflict() => {
                 self.settle(spec).await?.ok_or_else(|| Error::from(failure).with("kernel", spec.kernel.id))
             }
@@ -251,11 +233,11 @@ impl Inner {
     /// Adds how they ended. Containers that are gone meanwhile are left out.
     async fn describe(&self, found: Vec<Found>) -> Result<Vec<Started>> {
         let exits = self.exits.of(&self.engine, &found).await?;
-        let starting = self.starting.lock().clone();
+        let busy = self.turns.taken();
         let describe = |found: Found| {
             let exit = match found.stage {
                 Stage::Ended => Some(exits.get(&found.id)?.clone()),
-                Stage::Created if !starting.contains(&found.kernel) => Some(found::never_started()),
+                Stage::Created if !busy.contains(&found.kernel.id) => Some(found::never_started()),
                 Stage::Created | Stage::Running => None,
             };
             Some(found.started(exit, &self.capability.gaps))
@@ -289,16 +271,22 @@ impl KernelBackend for DockerBackend {
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
         let (inner, spec) = (Arc::clone(&self.0), spec.clone());
         // To its end even if the caller stops waiting: half a start would have to be cleared away by someone.
-        let started = tokio::spawn(async move { inner.start(&spec).await }).await;
+        let started = tokio::spawn(async move {
+            let _turn = inner.turns.take(spec.kernel.id).await;
+            inner.start(&spec).await
+        })
+        .await;
         started
             .unwrap_or_else(|error| Err(Error::of(code::INTERNAL, "the start was cut short").source(error)))
     }
 
     async fn stop(&self, kernel: KernelRef, grace: Duration) -> Result<()> {
+        let _turn = self.0.turns.take(kernel.id).await;
         self.0.stop(kernel, grace).await
     }
 
     async fn remove(&self, kernel: KernelRef) -> Result<()> {
+        let _turn = self.0.turns.take(kernel.id).await;
         self.0.remove(kernel).await
     }
 

@@ -361,8 +361,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let (runner, frames) = connect(path, "t".into());
+        let (runner, mut frames) = connect(path, "t".into());
         let (mut peer, _) = Peer::accept(&listener, "b").await;
+        assert!(matches!(frames.recv().await, Some(Incoming::Connected { .. })));
         drop((runner, frames));
         let mut rest = Vec::new();
         assert_eq!(peer.0.read_to_end(&mut rest).await.unwrap(), 0);

@@ -93,7 +93,7 @@ fn write(dir: &Path, record: &KernelRecord) -> io::Result<()> {
     let open = || fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next);
     let mut file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir(dir)?;
+            std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o711).create(dir)?;
             open()?
         }
         other => other?,

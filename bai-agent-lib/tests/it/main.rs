@@ -1,3 +1,6 @@
 //! Integration tests of the agent.
 
 mod process;
+
+#[cfg(feature = "docker")]
+mod docker;

@@ -6,3 +6,4 @@ mod hostile;
 mod kernel;
 mod lifecycle;
 mod rootless;
+mod sandbox;

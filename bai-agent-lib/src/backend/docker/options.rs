@@ -53,8 +53,8 @@ impl DockerOptions {
             pids: 512,
             open_files: open_files(),
             oom_score_adj: 300,
-            call_timeout: Duration::from_secs(60),
-            pull_timeout: Duration::from_secs(7200),
+            call_timeout: Duration::from_mins(1),
+            pull_timeout: Duration::from_hours(2),
             logins: BTreeMap::new(),
         }
     }

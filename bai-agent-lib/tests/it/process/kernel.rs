@@ -29,7 +29,7 @@ pub(super) const MEMORY: u64 = 192 << 20;
 pub(super) const PIDS: u32 = 64;
 
 /// Builds the runner once and returns its path.
-fn runner() -> &'static Path {
+pub(super) fn runner() -> &'static Path {
     static RUNNER: OnceLock<PathBuf> = OnceLock::new();
     RUNNER.get_or_init(|| {
         let own = std::env::current_exe().unwrap();

@@ -1,0 +1,183 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bai_core::error::{Error, Result, code};
+use bai_core::execution::{ExecuteReply, ExecuteRequest, FileEntry, UploadFile};
+use bai_core::port::AgentApi;
+use bai_core::port::agent::{KernelRef, KernelSpec};
+use serde_json::{Map, Value};
+
+use super::Agent;
+use super::core::{Core, stale};
+use super::drive::{Origin, blocking};
+use crate::files::Home;
+use crate::kernel::Kernel;
+use crate::scratch::Layout;
+use crate::state::KernelRecord;
+
+#[async_trait]
+impl AgentApi for Agent {
+    async fn create_kernels(&self, specs: Vec<KernelSpec>) -> Result<()> {
+        self.core.create_kernels(specs)
+    }
+
+    async fn destroy_kernel(&self, kernel: KernelRef, reason: &str) -> Result<()> {
+        self.core.kernel(kernel)?.stop(reason);
+        Ok(())
+    }
+
+    async fn forget(&self, kernel: KernelRef) -> Result<()> {
+        self.core.forget(kernel).await
+    }
+
+    async fn start_batch(&self, kernel: KernelRef) -> Result<()> {
+        let kernel = self.core.kernel(kernel)?;
+        kernel.runner()?;
+        if kernel.begin_batch(self.core.clock.now().timestamp_micros())? {
+            self.core.send_batch(&kernel);
+            kernel.signals.send_modify(|signals| signals.batch = true);
+        }
+        Ok(())
+    }
+
+    async fn execute(&self, kernel: KernelRef, request: ExecuteRequest) -> Result<ExecuteReply> {
+        self.core.execute(kernel, request).await
+    }
+
+    async fn interrupt(&self, kernel: KernelRef) -> Result<()> {
+        self.core.interrupt(kernel).await
+    }
+
+    async fn complete(&self, kernel: KernelRef, code: &str, options: &Map<String, Value>) -> Result<Vec<String>> {
+        self.core.complete(kernel, code, options).await
+    }
+
+    async fn logs(&self, kernel: KernelRef) -> Result<Vec<u8>> {
+        let kernel = self.core.kernel(kernel)?;
+        self.core.read_log(kernel).await
+    }
+
+    async fn upload(&self, kernel: KernelRef, files: Vec<UploadFile>) -> Result<()> {
+        self.core.in_home(kernel, move |home| home.write_all(&files)).await
+    }
+
+    async fn download(&self, kernel: KernelRef, path: &str) -> Result<Vec<u8>> {
+        let path = path.to_owned();
+        self.core.in_home(kernel, move |home| home.archive(&path)).await
+    }
+
+    async fn download_single(&self, kernel: KernelRef, path: &str) -> Result<Vec<u8>> {
+        let path = path.to_owned();
+        self.core.in_home(kernel, move |home| home.read(&path)).await
+    }
+
+    async fn list_files(&self, kernel: KernelRef, path: &str) -> Result<Vec<FileEntry>> {
+        let path = path.to_owned();
+        self.core.in_home(kernel, move |home| home.list(&path)).await
+    }
+}
+
+impl Core {
+    fn create_kernels(self: &Arc<Self>, specs: Vec<KernelSpec>) -> Result<()> {
+        let mut kernels = self.kernels.lock();
+        for spec in &specs {
+            let known = kernels.get(&spec.kernel.id).map_or(0, |kernel| kernel.kernel.generation);
+            if known > spec.kernel.generation {
+                return Err(stale(spec.kernel));
+            }
+        }
+        for spec in specs {
+            let id = spec.kernel.id;
+            let earlier = kernels.get(&id).cloned();
+            if earlier.as_ref().is_some_and(|earlier| earlier.kernel == spec.kernel) {
+                continue;
+            }
+            let (kernel, origin) = self.accept(spec, earlier.as_deref());
+            kernels.insert(id, Arc::clone(&kernel));
+            self.spawn(Arc::clone(self).drive(kernel, origin, earlier));
+        }
+        drop(kernels);
+        self.dirty.notify_one();
+        Ok(())
+    }
+
+    /// A record with everything the kernel is to hold. What its predecessor holds goes over to it.
+    fn accept(&self, spec: KernelSpec, earlier: Option<&Kernel>) -> (Arc<Kernel>, Origin) {
+        if let Some(earlier) = earlier {
+            let held = earlier.update(|record| std::mem::take(&mut record.allocation.0));
+            if held.is_ok_and(|held| !held.is_empty()) {
+                self.plugins.release(spec.kernel.id);
+            }
+        }
+        let mut record = KernelRecord::new(spec, hex::encode(rand::random::<[u8; 32]>()));
+        let origin = match self.reserve(&mut record) {
+            Ok(()) => Origin::New,
+            Err(error) => {
+                self.release(record.spec.kernel.id, &mut record);
+                Origin::Refused(error)
+            }
+        };
+        (self.new_kernel(record, false), origin)
+    }
+
+    fn reserve(&self, record: &mut KernelRecord) -> Result<()> {
+        record.allocation = self.plugins.allocate(record.spec.kernel.id, &record.spec.slots)?;
+        (record.service_ports, record.ports) = self.assign_ports(&record.spec)?;
+        Ok(())
+    }
+
+    pub(super) async fn forget(&self, wanted: KernelRef) -> Result<()> {
+        let kernel = match self.kernel(wanted) {
+            Err(error) if error.code() == code::KERNEL_NOT_FOUND => return Ok(()),
+            kernel => kernel?,
+        };
+        if !kernel.signals.borrow().over {
+            return Err(Error::of(code::CONFLICT, "the kernel has not ended").with("kernel", wanted.id));
+        }
+        let _removal = kernel.removal.lock().await;
+        // A later generation may have come meanwhile; the directory is then its own.
+        match self.kernel(wanted) {
+            Err(error) if error.code() == code::KERNEL_NOT_FOUND => return Ok(()),
+            current => drop(current?),
+        }
+        let state = Arc::clone(&self.state);
+        blocking(move || state.remove(wanted.id)).await?;
+        let mut kernels = self.kernels.lock();
+        if kernels.get(&wanted.id).is_some_and(|kernel| kernel.kernel == wanted) {
+            kernels.remove(&wanted.id);
+        }
+        Ok(())
+    }
+
+    async fn read_log(&self, kernel: Arc<Kernel>) -> Result<Vec<u8>> {
+        let failed = |error| Error::of(code::BACKEND_FAILED, "the log cannot be read").source(error);
+        if kernel.log.lock().is_some() {
+            return blocking(move || kernel.log.lock().as_ref().map_or(Ok(Vec::new()), |log| log.read()).map_err(failed))
+                .await;
+        }
+        // Ended under an earlier agent, or not started yet.
+        let dir = self.state.scratch(kernel.kernel.id);
+        blocking(move || crate::log::read(&dir).map_err(failed)).await
+    }
+
+    /// Works on the files of a kernel that has not been forgotten.
+    async fn in_home<T, F>(&self, kernel: KernelRef, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Home) -> Result<T> + Send + 'static,
+    {
+        self.kernel(kernel)?;
+        let (scratch, owner, on_disk) =
+            (self.state.scratch(kernel.id), self.options.uid_gid, self.state.on_disk());
+        blocking(move || {
+            let layout = Layout::new(&scratch);
+            if !on_disk {
+                // Simulated kernels get a directory when somebody wants to use it.
+                let made = std::fs::create_dir_all(&scratch).and_then(|()| layout.make_home(owner));
+                made.map_err(|error| Error::of(code::BACKEND_FAILED, "no home directory").source(error))?;
+            }
+            work(&Home::open(&layout.work, owner)?)
+        })
+        .await
+    }
+}
