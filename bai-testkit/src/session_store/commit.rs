@@ -29,7 +29,7 @@ pub async fn a_commit_replaces_every_part(store: Arc<dyn Rows>) {
     next.result = SessionResult::Success;
     next.starts_at = Some(at(100));
     next.terminated_at = Some(at(200));
-    next.status_info = Some("ünïcode \u{1F600} \"quoted\" \\ '; DROP TABLE sessions".to_owned());
+    next.status_info = Some("ünïcode \u{1F600} \0 \"quoted\" \\ '; DROP TABLE sessions".to_owned());
     next.status_data.insert("scheduler".to_owned(), json!({"retries": 3, "msg": null, "deep": [1.5, true]}));
     next.status_history.insert("ERROR".to_owned(), at(201));
     next.owner.email = "new@example.com".to_owned();
