@@ -1,5 +1,5 @@
 //! The Docker back end with a real engine, the test images and the real runner. `BAI_TEST_DOCKER_HOST` names the engine.
-#![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // helpers of tests
 
 #[path = "process/client.rs"]
 mod client;
@@ -9,4 +9,3 @@ mod image;
 mod kernel;
 mod lifecycle;
 mod registry;
-mod runner;

@@ -128,5 +128,6 @@ fn fork_bomb(kernel: &mut Kernel, _: &Proof) {
 
 fn memory_hog(kernel: &mut Kernel, _: &Proof) {
     let ran = kernel.client.run("hog = b'x' * (1 << 20)\nwhile True: hog += hog");
-    assert_ne!(ran.exit_code, 0, "{ran:?}");
+    // Python notices by itself, or the kernel of the host ends it.
+    assert!(ran.exit_code == 1 || ran.signal == Some(9), "{ran:?}");
 }

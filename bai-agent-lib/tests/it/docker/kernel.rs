@@ -19,9 +19,8 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use tempfile::TempDir;
 
 use super::client::Client;
-use super::runner::runner;
 
-const TOKEN: &str = "a token only the agent knows";
+pub(super) const TOKEN: &str = "a token only the agent knows";
 
 pub(super) const PYTHON: &str = "local/python:3.11-debian12";
 pub(super) const BUSYBOX: &str = "local/busybox:1.35";
@@ -86,7 +85,7 @@ impl Host {
             agent: self.agent.clone(),
             image: image.into(),
             hostname: "main1".into(),
-            runner: runner().to_owned(),
+            runner: bai_krunner_bin::install(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap(),
             work_dir: work,
             config_dir: config,
             control_dir: control,
@@ -132,7 +131,8 @@ impl Drop for Host {
         let cleanup = async move {
             let docker = raw(&engine).negotiate_version().await?;
             for container in docker.list_containers(Some(ours(&agent))).await? {
-                let force = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
+                let force =
+                    RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
                 docker.remove_container(&container.id.unwrap_or_default(), Some(force)).await?;
             }
             Ok::<(), bollard::errors::Error>(())

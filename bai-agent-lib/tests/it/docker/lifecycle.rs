@@ -2,18 +2,21 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bai_core::error::{ErrorKind, code};
 use bai_core::port::KernelBackend;
 use bai_core::port::agent::KernelRef;
-use bai_core::port::backend::ExitNotice;
+use bai_core::port::backend::{ExitNotice, RunnerEndpoint};
 use bai_core::session::KernelExit;
 use bollard::query_parameters::CreateContainerOptions;
 use futures_util::StreamExt;
 
-use super::kernel::{BUSYBOX, Host, Kernel, MEMORY, PYTHON, SCRATCH, connect, raw};
+use super::client::Client;
+use super::kernel::{BUSYBOX, Host, Kernel, MEMORY, PYTHON, SCRATCH, TOKEN, connect, raw};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -24,7 +27,10 @@ async fn the_runner_answers_in_every_image() {
     let mut python = Kernel::start(&host, &backend, PYTHON).await;
     python.client.output("x = 41");
     assert_eq!(python.client.output("print(x + 1)"), "42");
-    assert_eq!(python.client.output("import os; print(os.uname().nodename, os.getcwd())"), "main1 /home/work");
+    assert_eq!(
+        python.client.output("import os; print(os.uname().nodename, os.getcwd())"),
+        "main1 /home/work"
+    );
     python.client.output("open('kept', 'w').write('on the host')");
     assert_eq!(std::fs::read_to_string(python.spec.work_dir.join("kept")).unwrap(), "on the host");
 
@@ -48,7 +54,7 @@ async fn a_kernel_is_started_once_and_its_end_is_told() {
     let kernel = Kernel::start(&host, &backend, BUSYBOX).await;
     let (spec, started) = (kernel.spec.clone(), kernel.started.clone());
     assert_eq!(backend.start(&spec).await.unwrap(), started);
-    assert_eq!(backend.list().await.unwrap(), [started.clone()]);
+    assert_eq!(backend.list().await.unwrap(), std::slice::from_ref(&started));
     assert_eq!((started.kernel, started.session), (spec.kernel, spec.session));
     assert_eq!(backend.remove(spec.kernel).await.unwrap_err().kind(), ErrorKind::Conflict);
 
@@ -164,7 +170,7 @@ async fn the_limits_are_those_asked_for() {
     let backend = host.backend().await;
     let mut spec = host.spec(PYTHON);
     spec.limits.cpu = Some(0.5);
-    spec.limits.cpuset = vec![1];
+    spec.limits.cpuset = vec![0];
     spec.limits.shm = Some(8 << 20);
     let mut kernel = Kernel::of(spec, &backend).await;
     kernel.prove();
@@ -173,7 +179,7 @@ async fn the_limits_are_those_asked_for() {
          shm = os.statvfs('/dev/shm')\n\
          print(json.dumps([sorted(os.sched_getaffinity(0)), shm.f_blocks * shm.f_frsize]))",
     );
-    assert_eq!(seen, "[[1], 8388608]");
+    assert_eq!(seen, "[[0], 8388608]");
     // Half a core for a second of work.
     let share = kernel.client.output(
         "import time\n\
@@ -237,7 +243,10 @@ async fn ports_are_published_on_the_loopback_address() {
     let listening = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let hex = format!(":{port:04X} 00000000:0000 0A");
     let addresses: Vec<_> = listening.lines().filter(|line| line.contains(&hex)).collect();
-    assert!(!addresses.is_empty() && addresses.iter().all(|line| line.contains("0100007F:")), "{addresses:?}");
+    assert!(
+        !addresses.is_empty() && addresses.iter().all(|line| line.contains("0100007F:")),
+        "{addresses:?}"
+    );
     kernel.end(&backend).await;
 }
 
@@ -256,6 +265,27 @@ async fn stubborn_programs_are_killed_after_the_grace_time() {
     backend.remove(kernel.reference()).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_with_a_long_path_is_reached_through_its_directory() {
+    let Some(host) = Host::new() else { return };
+    let backend = host.backend().await;
+    let mut spec = host.spec(BUSYBOX);
+    let long = host.dir.join("long".repeat(30));
+    std::fs::rename(&spec.control_dir, &long).unwrap();
+    spec.control_dir = long;
+    let started = backend.start(&spec).await.unwrap();
+    let RunnerEndpoint::Unix(socket) = &started.endpoint else { panic!("{started:?}") };
+    assert!(socket.as_os_str().len() > 107);
+    let dir = std::fs::File::open(socket.parent().unwrap()).unwrap();
+    let name = socket.file_name().unwrap();
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    let mut client = Client::connect(&short, TOKEN);
+    assert_eq!(client.output("echo far"), "far");
+    assert_eq!(backend.list().await.unwrap(), [started]);
+    backend.stop(spec.kernel, GRACE).await.unwrap();
+    backend.remove(spec.kernel).await.unwrap();
+}
+
 /// Names the directory and the agent in the child process that is killed.
 const CHILD: &str = "BAI_TEST_DOCKER_CHILD";
 
@@ -265,16 +295,20 @@ async fn an_agent_that_is_killed_finds_its_kernels_again() {
         return be_killed(&child).await;
     }
     let Some(host) = Host::new() else { return };
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "docker::lifecycle::an_agent_that_is_killed_finds_its_kernels_again", "--nocapture"])
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "docker::lifecycle::an_agent_that_is_killed_finds_its_kernels_again",
+            "--nocapture",
+        ])
         .env(CHILD, format!("{} {}", host.agent, host.dir.display()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let container = lines.find_map(|line| line.strip_prefix("container ").map(str::to_owned)).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
 
     let backend = host.backend().await;
     let found = backend.list().await.unwrap();
@@ -287,6 +321,16 @@ async fn an_agent_that_is_killed_finds_its_kernels_again() {
     assert_eq!(host.containers().await, Vec::<String>::new());
 }
 
+/// Ends its process with SIGKILL.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 async fn be_killed(names: &str) {
     let (agent, dir) = names.split_once(' ').unwrap();
     let host = Host::again(dir.as_ref(), agent).unwrap();
@@ -296,28 +340,4 @@ async fn be_killed(names: &str) {
     println!("container {}", kernel.started.container_id);
     std::io::stdout().flush().unwrap();
     std::future::pending::<()>().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn timing() {
-    let Some(host) = Host::new() else { return };
-    let backend = host.backend().await;
-    for image in [BUSYBOX, PYTHON, PYTHON, BUSYBOX, PYTHON] {
-        let spec = host.spec(image);
-        let t = Instant::now();
-        let started = backend.start(&spec).await.unwrap();
-        let t1 = t.elapsed();
-        let mut client = connect(&started);
-        let t2 = t.elapsed();
-        client.output(if image == PYTHON { "print(1)" } else { "echo 1" });
-        let t3 = t.elapsed();
-        let l = Instant::now(); backend.list().await.unwrap(); let list = l.elapsed();
-        let l = Instant::now(); backend.stats(spec.kernel).await.unwrap(); let stat1 = l.elapsed();
-        let l = Instant::now(); backend.stats(spec.kernel).await.unwrap(); let stat2 = l.elapsed();
-        let t = Instant::now();
-        backend.stop(spec.kernel, GRACE).await.unwrap();
-        let t4 = t.elapsed();
-        backend.remove(spec.kernel).await.unwrap();
-        eprintln!("{image}: start {t1:?} socket {t2:?} answer {t3:?} list {list:?} stats {stat1:?} {stat2:?}; stop {t4:?} remove {:?}", t.elapsed() - t4);
-    }
 }

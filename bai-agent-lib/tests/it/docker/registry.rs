@@ -59,9 +59,8 @@ fn content() -> Content {
         "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
     });
     let config = serde_json::to_vec(&config).unwrap();
-    let describe = |kind: &str, bytes: &[u8]| {
-        json!({ "mediaType": kind, "size": bytes.len(), "digest": digest(bytes) })
-    };
+    let describe =
+        |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "size": bytes.len(), "digest": digest(bytes) });
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -107,8 +106,12 @@ async fn answer(stream: TcpStream, content: Arc<Content>) -> io::Result<()> {
     }
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let unknown = ("application/json", br#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}"#.to_vec());
-    let (status, (kind, body)) = content.get(path).map_or(("404 Not Found", &unknown), |found| ("200 OK", found));
+    let unknown = (
+        "application/json",
+        br#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}"#.to_vec(),
+    );
+    let (status, (kind, body)) =
+        content.get(path).map_or(("404 Not Found", &unknown), |found| ("200 OK", found));
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nDocker-Content-Digest: {}\r\n\
          Docker-Distribution-Api-Version: registry/2.0\r\nConnection: close\r\n\r\n",
