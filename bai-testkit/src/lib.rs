@@ -24,6 +24,7 @@
 
 mod subject;
 
+pub mod agent_api;
 pub mod agent_store;
 pub mod config_store;
 pub mod counter;
@@ -31,6 +32,7 @@ pub mod events;
 pub mod fixture;
 pub mod identity_store;
 pub mod image_store;
+pub mod kernel_backend;
 pub mod lease;
 pub mod log_store;
 pub mod session_store;
