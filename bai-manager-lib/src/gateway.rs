@@ -54,8 +54,6 @@ pub struct GatewayOptions {
     pub shutdown_grace: Duration,
     /// Whether GraphQL introspection is answered; off by default.
     pub allow_introspection: bool,
-    /// Name of this manager shown by `GET /manager/status`.
-    pub node_id: String,
     /// Address shown by `GET /manager/status`, as `host:port`.
     pub service_addr: String,
     /// Ends event streams, WebSocket streams and waiting requests.
@@ -71,7 +69,6 @@ impl Default for GatewayOptions {
             event_keep_alive: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(5),
             allow_introspection: false,
-            node_id: "manager".to_owned(),
             service_addr: String::new(),
             shutdown: CancellationToken::new(),
         }

@@ -2,10 +2,10 @@
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use axum::extract::State;
+use bai_core::Secret;
 use bai_core::error::code;
 use bai_core::identity::{Keypair, User, UserRole, UserStatus};
 use bai_core::port::store::UserKey;
-use bai_core::Secret;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -55,7 +55,9 @@ async fn authenticate(gateway: &Gateway, username: String, password: Secret) -> 
     }
     let hash = user.as_ref().and_then(|user| user.password_hash.clone());
     // Hashing takes tens of milliseconds on purpose: not on a thread that serves others.
-    let matches = tokio::task::spawn_blocking(move || password_matches(hash.as_ref(), &password)).await.unwrap_or(false);
+    let matches = tokio::task::spawn_blocking(move || password_matches(hash.as_ref(), &password))
+        .await
+        .unwrap_or(false);
     let mismatch = || Failure::of(code::AUTH_FAILED, "User credential mismatch.");
     let user = user.filter(|_| matches).ok_or_else(mismatch)?;
     match user.status {
@@ -95,7 +97,8 @@ pub(super) async fn role(State(gateway): State<Gateway>, auth: Auth, params: Par
         None => None,
         Some(group) => {
             let directory = gateway.manager().identities().directory().await?;
-            let member = directory.projects.iter().any(|(row, users)| row.id.0 == group && users.contains(&user.id));
+            let member =
+                directory.projects.iter().any(|(row, users)| row.id.0 == group && users.contains(&user.id));
             let missing = || Failure::of(code::PROJECT_NOT_FOUND, "not a member of the project");
             Some(member.then_some("user").ok_or_else(missing)?)
         }

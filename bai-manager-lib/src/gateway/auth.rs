@@ -105,7 +105,8 @@ fn check_address(credential: &Credential, peer: IpAddr) -> Result<(), AuthFailur
 
 /// Whether a network in CIDR notation, or a single address, contains `address`.
 fn contains(network: &str, address: IpAddr) -> bool {
-    let (base, length) = network.split_once('/').map_or((network, None), |(base, length)| (base, Some(length)));
+    let (base, length) =
+        network.split_once('/').map_or((network, None), |(base, length)| (base, Some(length)));
     let Ok(base) = base.trim().parse::<IpAddr>() else { return false };
     let (base, address, bits) = match (base, address) {
         (IpAddr::V4(base), IpAddr::V4(address)) => (base.to_bits().into(), address.to_bits().into(), 32),

@@ -12,8 +12,6 @@ use super::reply;
 
 /// Version of the manager that clients compare with; our own is in the field `bai`.
 const MANAGER_VERSION: &str = "23.09.10";
-/// What clients are told about heartbeats between managers, in seconds; no client acts on it.
-const HEARTBEAT_TIMEOUT: f64 = 40.0;
 
 /// `GET /`: the version probe.
 pub(super) async fn versions() -> Reply {
@@ -32,10 +30,10 @@ pub(super) async fn status(State(gateway): State<Gateway>) -> Reply {
     let version = ApiVersion::V7;
     reply::ok(&json!({
         "nodes": [{
-            "id": gateway.options().node_id,
+            "id": gateway.manager().options().id,
             "num_proc": 1,
             "service_addr": gateway.options().service_addr,
-            "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+            "heartbeat_timeout": gateway.manager().options().agent_lost_after.as_secs_f64(),
             "ssl_enabled": false,
             "active_sessions": active,
             "status": "running",
@@ -54,7 +52,8 @@ pub(super) async fn announcement() -> Reply {
 
 /// `GET /config/resource-slots`: the slots that agents offer; `cpu` and `mem` always.
 pub(super) async fn resource_slots(State(gateway): State<Gateway>) -> Reply {
-    let mut slots = Map::from_iter([("cpu".to_owned(), Value::from("count")), ("mem".to_owned(), "bytes".into())]);
+    let mut slots =
+        Map::from_iter([("cpu".to_owned(), Value::from("count")), ("mem".to_owned(), "bytes".into())]);
     for (name, slot_type) in gateway.manager().agents().slot_types().iter() {
         slots.insert(name.to_string(), slot_type.as_str().into());
     }

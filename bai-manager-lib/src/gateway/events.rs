@@ -93,10 +93,13 @@ pub(super) async fn sessions(State(gateway): State<Gateway>, auth: Auth, params:
 fn respond(gateway: &Gateway, events: impl Stream<Item = Event> + Send + 'static) -> Response {
     let options = gateway.options();
     let last = stream::once(std::future::ready(Event::default().event("server_close").data("{}")));
-    let events = events.take_until(options.shutdown.clone().cancelled_owned()).chain(last).map(Ok::<_, Infallible>);
+    let events =
+        events.take_until(options.shutdown.clone().cancelled_owned()).chain(last).map(Ok::<_, Infallible>);
     let keep_alive = KeepAlive::new().interval(options.event_keep_alive).text("ping");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
@@ -121,7 +124,10 @@ async fn filter(gateway: &Gateway, auth: Auth, params: Params) -> Result<Filter,
     let viewer = auth.0;
     let foreign = owner.as_ref().is_some_and(|key| key != ANY && key != viewer.keypair.access_key.as_str());
     if foreign && !matches!(viewer.user.role, UserRole::Superadmin | UserRole::Admin) {
-        return Err(Failure(Error::new(ErrorKind::Forbidden, "only admins can watch the sessions of others")));
+        return Err(Failure(Error::new(
+            ErrorKind::Forbidden,
+            "only admins can watch the sessions of others",
+        )));
     }
     let project = project(gateway, &viewer, &group).await?;
     let named = |text: String| Some(text).filter(|text| text != ANY);
@@ -134,7 +140,8 @@ async fn project(gateway: &Gateway, viewer: &Credential, group: &str) -> Result<
         return Ok(None);
     }
     let directory = gateway.manager().identities().directory().await?;
-    let found = directory.projects.iter().find(|(row, _)| row.name == group && row.domain == viewer.user.domain);
+    let found =
+        directory.projects.iter().find(|(row, _)| row.name == group && row.domain == viewer.user.domain);
     let missing = || Failure::of(code::PROJECT_NOT_FOUND, format!("there is no project {group}"));
     found.map(|(row, _)| Some(row.id)).ok_or_else(missing)
 }

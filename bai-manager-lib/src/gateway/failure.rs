@@ -32,7 +32,8 @@ impl IntoResponse for Failure {
         if error.kind() == ErrorKind::Internal {
             tracing::error!(?error, "request failed");
         }
-        let status = StatusCode::from_u16(error.code().problem().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(error.code().problem().status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = error.to_problem().to_string();
         (status, [(CONTENT_TYPE, "application/problem+json; charset=utf-8")], body).into_response()
     }

@@ -48,7 +48,8 @@ impl Params {
         if named.is_some() {
             values.remove("owner_access_key");
         }
-        let owner = named.flatten().or_else(|| query_value(query, "owner_access_key")).filter(|key| !key.is_empty());
+        let owner =
+            named.flatten().or_else(|| query_value(query, "owner_access_key")).filter(|key| !key.is_empty());
         Self { values, owner }
     }
 }
@@ -109,7 +110,12 @@ fn query_values(uri: &Uri) -> Map<String, Value> {
 
 /// One query parameter.
 pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
-    uri.query()?.contains(name).then(|| query_pairs(uri))?.into_iter().find(|(key, _)| key == name).map(|pair| pair.1)
+    uri.query()?
+        .contains(name)
+        .then(|| query_pairs(uri))?
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|pair| pair.1)
 }
 
 fn query_pairs(uri: &Uri) -> Vec<(String, String)> {

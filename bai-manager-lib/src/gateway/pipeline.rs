@@ -160,7 +160,8 @@ fn stamp(headers: &mut HeaderMap, rate: RateLimit) {
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature is given by the layer")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
     tracing::error!(panic = text.as_deref().unwrap_or("unknown"), "a request handler panicked");
     Failure(Error::new(ErrorKind::Internal, "the request could not be handled")).into_response()
 }

@@ -7,7 +7,11 @@ use serde_json::Value;
 
 /// `2024-02-29 12:34:56.789012+00:00`; the fraction is left out when it is zero.
 pub(super) fn datetime(at: Timestamp) -> String {
-    let format = if at.timestamp_subsec_micros() == 0 { "%Y-%m-%d %H:%M:%S+00:00" } else { "%Y-%m-%d %H:%M:%S%.6f+00:00" };
+    let format = if at.timestamp_subsec_micros() == 0 {
+        "%Y-%m-%d %H:%M:%S+00:00"
+    } else {
+        "%Y-%m-%d %H:%M:%S%.6f+00:00"
+    };
     at.format(format).to_string()
 }
 
@@ -18,19 +22,25 @@ pub(super) fn datetime_with_fraction(at: Timestamp) -> String {
 
 /// `2024-02-29T12:34:56.789012+00:00`; the fraction is left out when it is zero.
 pub(super) fn iso(at: Timestamp) -> String {
-    let format = if at.timestamp_subsec_micros() == 0 { "%Y-%m-%dT%H:%M:%S+00:00" } else { "%Y-%m-%dT%H:%M:%S%.6f+00:00" };
+    let format = if at.timestamp_subsec_micros() == 0 {
+        "%Y-%m-%dT%H:%M:%S+00:00"
+    } else {
+        "%Y-%m-%dT%H:%M:%S%.6f+00:00"
+    };
     at.format(format).to_string()
 }
 
 /// `{'cpu': Decimal('1'), 'mem': Decimal('402653184')}`.
 pub(super) fn slots(slots: &ResourceSlots) -> String {
-    let entries = slots.iter().map(|(name, amount)| format!("'{name}': Decimal('{amount}')")).collect::<Vec<_>>();
+    let entries =
+        slots.iter().map(|(name, amount)| format!("'{name}': Decimal('{amount}')")).collect::<Vec<_>>();
     format!("{{{}}}", entries.join(", "))
 }
 
 /// A dictionary of anything that can be seen as JSON.
 pub(super) fn dict<'a, V: Into<Value>>(entries: impl IntoIterator<Item = (&'a str, V)>) -> String {
-    Repr(&Value::Object(entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())).to_string()
+    Repr(&Value::Object(entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()))
+        .to_string()
 }
 
 /// Shows a JSON value as Python's `repr` would.

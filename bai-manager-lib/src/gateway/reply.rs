@@ -16,8 +16,9 @@ pub(super) fn ok(body: &impl Serialize) -> Reply {
 
 /// A JSON body under `status`.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
-    let text = serde_json::to_vec(body)
-        .map_err(|error| Failure(Error::new(ErrorKind::Internal, "the reply cannot be written").source(error)))?;
+    let text = serde_json::to_vec(body).map_err(|error| {
+        Failure(Error::new(ErrorKind::Internal, "the reply cannot be written").source(error))
+    })?;
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));

@@ -66,11 +66,17 @@ fn session_routes() -> Router<Gateway> {
         .route("/session/{reference}/complete", post(session::run::complete))
         .route("/session/{reference}/shutdown-service", post(session::services::shutdown))
         .route("/session/{reference}/start-service", post(session::services::start))
-        .route("/session/{reference}/upload", post(session::files::upload).layer(DefaultBodyLimit::max(session::files::UPLOAD_BODY)))
+        .route(
+            "/session/{reference}/upload",
+            post(session::files::upload).layer(DefaultBodyLimit::max(session::files::UPLOAD_BODY)),
+        )
         .route("/session/{reference}/download", get(session::files::download).post(session::files::download))
         .route("/session/{reference}/download_single", get(session::files::download_single))
         .route("/session/{reference}/files", get(session::files::list))
-        .route("/session/{reference}/commit", post(session::services::commit).get(session::services::commit_status))
+        .route(
+            "/session/{reference}/commit",
+            post(session::services::commit).get(session::services::commit_status),
+        )
         .route("/session/{reference}/abusing-report", get(session::services::abusing_report))
         .route("/session/{reference}/dependency-graph", get(session::lookup::dependency_graph))
         .route("/session/{reference}/status-history", get(session::lookup::status_history))

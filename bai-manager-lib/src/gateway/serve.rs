@@ -40,7 +40,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let address = listener.local_addr();
-    let address = address.map_err(|error| Error::new(ErrorKind::Unavailable, "not listening").source(error))?;
+    let address =
+        address.map_err(|error| Error::new(ErrorKind::Unavailable, "not listening").source(error))?;
     if options.service_addr.is_empty() {
         options.service_addr = address.to_string();
     }

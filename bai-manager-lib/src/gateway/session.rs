@@ -1,11 +1,11 @@
 //! Session endpoints (spec rest-manager.md, section 2).
 
-pub(super) mod run;
 pub(super) mod create;
 pub(super) mod files;
 pub(super) mod info;
 pub(super) mod lifecycle;
 pub(super) mod lookup;
+pub(super) mod run;
 pub(super) mod services;
 pub(super) mod template;
 

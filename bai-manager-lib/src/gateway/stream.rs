@@ -26,9 +26,11 @@ use super::auth::Auth;
 use super::failure::{Failure, Reply};
 use super::params::query_value;
 use super::session::Reference;
-use super::session::run::{ResultBody, batch_options, step};
+use super::session::run::{ResultBody, batch_options};
 use crate::identity::Scope;
 
+/// Exit code reported when the kernel has gone away under a run.
+const EXIT_VANISHED: i32 = 130;
 /// Lines of input kept that come before the program asks for them.
 const INPUT_AHEAD: usize = 64;
 /// How long the last frames may take.
@@ -46,7 +48,8 @@ pub(super) async fn execute(
     let session = gateway.manager().sessions().resolve(&scope, &reference, false).await?;
     let upgrade = upgrade.map_err(|error| Failure::of(code::BAD_REQUEST, error.to_string()))?;
     let limit = gateway.options().max_body;
-    let run = Run { reference: session.id.to_string(), scope, gateway: gateway.clone(), typed: VecDeque::new() };
+    let run =
+        Run { reference: session.id.to_string(), scope, gateway: gateway.clone(), typed: VecDeque::new() };
     let tracker = gateway.streams().clone();
     let upgrade = upgrade.max_message_size(limit).max_frame_size(limit);
     Ok(upgrade.on_upgrade(move |socket| tracker.track_future(run.serve(socket))))
@@ -111,7 +114,8 @@ impl Run {
     async fn first_request(&self, socket: &mut WebSocket) -> Result<ExecuteRequest, Stop> {
         let refuse = |message: String| Stop::Tell(error_frame(&format!("Invalid API parameters: {message}")));
         let Some(frame) = next_text(socket).await else { return Err(Stop::Gone) };
-        let values = serde_json::from_str::<Map<String, Value>>(&frame).map_err(|error| refuse(error.to_string()))?;
+        let values =
+            serde_json::from_str::<Map<String, Value>>(&frame).map_err(|error| refuse(error.to_string()))?;
         let mode = match values.get("mode").and_then(Value::as_str) {
             Some("query") => ExecuteMode::Query,
             Some("batch") => ExecuteMode::Batch,
@@ -138,12 +142,13 @@ impl Run {
 
     /// One step of the run, while listening to whether the client is still there.
     async fn step(&mut self, socket: &mut WebSocket, request: ExecuteRequest) -> Result<ExecuteReply, Stop> {
-        let step = step(&self.gateway, &self.scope, &self.reference, request);
+        let continued = request.run_id.clone();
+        let step = self.gateway.manager().sessions().execute(&self.scope, &self.reference, request);
         let mut step = std::pin::pin!(step);
         loop {
             tokio::select! {
                 biased;
-                reply = step.as_mut() => return reply.map_err(|error| Stop::Tell(failure_frame(&error))),
+                reply = step.as_mut() => return reply.or_else(|error| vanished(&error, continued)),
                 line = next_text(socket) => match line {
                     None => return Err(Stop::Gone),
                     Some(line) if self.typed.len() < INPUT_AHEAD => self.typed.push_back(line),
@@ -165,6 +170,21 @@ impl Run {
         if let Err(error) = sessions.interrupt(&self.scope, &self.reference).await {
             tracing::debug!(%error, session = self.reference, "a run without its client could not be interrupted");
         }
+    }
+}
+
+/// A run whose session ended meanwhile is finished; other errors are told.
+fn vanished(error: &Error, run_id: Option<String>) -> Result<ExecuteReply, Stop> {
+    let session_ended = [code::SESSION_NOT_FOUND, code::SESSION_NOT_RUNNING, code::RUNNER_GONE];
+    match run_id.filter(|_| session_ended.contains(&error.code())) {
+        Some(run_id) => Ok(ExecuteReply {
+            run_id,
+            status: RunStatus::Finished,
+            exit_code: Some(EXIT_VANISHED),
+            options: Some(Map::new()),
+            console: Vec::new(),
+        }),
+        None => Err(Stop::Tell(failure_frame(error))),
     }
 }
 

@@ -89,7 +89,8 @@ impl AgentRoots {
     ) -> Result<Option<AgentList>> {
         viewer(context)?.require_superadmin()?;
         let agents = all(manager(context)?, scaling_group.as_deref(), status.as_deref())?;
-        let (items, total_count) = page(agents, &PageArgs::new(limit, offset, filter, order))?.map(|agent| agent);
+        let (items, total_count) =
+            page(agents, &PageArgs::new(limit, offset, filter, order))?.map(|agent| agent);
         Ok(Some(AgentList { items, total_count }))
     }
 
@@ -156,7 +157,8 @@ impl Agent {
         let sessions: Vec<_> = sessions.items.into_iter().map(Arc::new).collect();
         let containers = sessions.iter().flat_map(ComputeContainer::all);
         let here = containers.filter(|container| container.kernel().agent.as_ref() == Some(&self.row.id));
-        let named = here.filter(|container| status.is_none_or(|status| container.kernel().status.as_str() == status));
+        let named =
+            here.filter(|container| status.is_none_or(|status| container.kernel().status.as_str() == status));
         Ok(named.filter(|container| container.kernel().status.holds_capacity()).collect())
     }
 }

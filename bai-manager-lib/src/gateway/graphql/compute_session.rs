@@ -131,7 +131,8 @@ impl ComputeSession {
     }
 
     async fn status_history(&self) -> Option<JsonString> {
-        let entries = self.0.status_history.iter().map(|(status, at)| (status.clone(), python::iso(*at).into()));
+        let entries =
+            self.0.status_history.iter().map(|(status, at)| (status.clone(), python::iso(*at).into()));
         JsonString::of(&entries.collect::<Map<String, Value>>())
     }
 
@@ -181,7 +182,9 @@ impl ComputeSession {
 
     async fn resource_opts(&self) -> Option<JsonString> {
         let options = &self.0.spec.resource_opts;
-        JsonString::of(&self.0.kernels.iter().map(|kernel| (&kernel.hostname, options)).collect::<BTreeMap<_, _>>())
+        JsonString::of(
+            &self.0.kernels.iter().map(|kernel| (&kernel.hostname, options)).collect::<BTreeMap<_, _>>(),
+        )
     }
 
     async fn scaling_group(&self) -> Option<&str> {

@@ -82,14 +82,24 @@ impl DomainRoots {
         Ok(directory.domains.get(&name).map(|row| domain(&directory, row)))
     }
 
-    async fn domains(&self, context: &Context<'_>, is_active: Option<bool>) -> Result<Option<Vec<Option<Domain>>>> {
+    async fn domains(
+        &self,
+        context: &Context<'_>,
+        is_active: Option<bool>,
+    ) -> Result<Option<Vec<Option<Domain>>>> {
         viewer(context)?.require_superadmin()?;
         let directory = directory(context).await?;
-        let rows = directory.domains.values().filter(|row| is_active.is_none_or(|wanted| wanted == row.is_active));
+        let rows =
+            directory.domains.values().filter(|row| is_active.is_none_or(|wanted| wanted == row.is_active));
         Ok(Some(rows.map(|row| Some(domain(&directory, row))).collect()))
     }
 
-    async fn group(&self, context: &Context<'_>, id: Uuid, domain_name: Option<String>) -> Result<Option<Group>> {
+    async fn group(
+        &self,
+        context: &Context<'_>,
+        id: Uuid,
+        domain_name: Option<String>,
+    ) -> Result<Option<Group>> {
         let viewer = viewer(context)?;
         let directory = directory(context).await?;
         let found = directory.projects.iter().find(|(row, _)| row.id.0 == id.0);
@@ -130,11 +140,20 @@ impl DomainRoots {
         Ok(Some(rows.map(|row| Some(group(&directory, row))).collect()))
     }
 
-    async fn scaling_group(&self, context: &Context<'_>, name: Option<String>) -> Result<Option<ScalingGroup>> {
+    async fn scaling_group(
+        &self,
+        context: &Context<'_>,
+        name: Option<String>,
+    ) -> Result<Option<ScalingGroup>> {
         viewer(context)?.require_superadmin()?;
         let Some(name) = name else { return Ok(None) };
         let missing = || text(&Error::of(code::RESOURCE_GROUP_NOT_FOUND, name.clone()));
-        directory(context).await?.resource_groups.get(&name).map(|row| Some(scaling_group(row))).ok_or_else(missing)
+        directory(context)
+            .await?
+            .resource_groups
+            .get(&name)
+            .map(|row| Some(scaling_group(row)))
+            .ok_or_else(missing)
     }
 
     async fn scaling_groups(

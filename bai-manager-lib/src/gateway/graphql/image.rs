@@ -82,7 +82,8 @@ fn allows(allowed: Option<&[String]>, row: &ImageRow) -> bool {
 }
 
 fn is_operational(row: &ImageRow) -> bool {
-    row.label("features").is_some_and(|features| features.split_whitespace().any(|feature| feature == "operation"))
+    row.label("features")
+        .is_some_and(|features| features.split_whitespace().any(|feature| feature == "operation"))
 }
 
 fn parsed(row: &ImageRow) -> Option<ImageRef> {
@@ -129,7 +130,10 @@ impl Image {
     }
 
     async fn labels(&self) -> Option<Vec<Option<KeyValue>>> {
-        let pair = |(key, value): (&String, &String)| KeyValue { key: Some(key.clone()), value: Some(value.clone()) };
+        let pair = |(key, value): (&String, &String)| KeyValue {
+            key: Some(key.clone()),
+            value: Some(value.clone()),
+        };
         Some(self.0.labels.iter().map(|label| Some(pair(label))).collect())
     }
 
@@ -149,7 +153,8 @@ impl Image {
         for (slot, most) in self.0.bounds("max") {
             limits.entry(slot).or_default().max = Some(most.to_owned());
         }
-        let named = |(slot, limit): (&str, ResourceLimit)| ResourceLimit { key: Some(slot.to_owned()), ..limit };
+        let named =
+            |(slot, limit): (&str, ResourceLimit)| ResourceLimit { key: Some(slot.to_owned()), ..limit };
         Some(limits.into_iter().map(|limit| Some(named(limit))).collect())
     }
 

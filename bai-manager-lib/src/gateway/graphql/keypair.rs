@@ -123,7 +123,11 @@ fn joined(directory: &Directory, row: &KeypairRow) -> Option<KeyPair> {
 }
 
 impl KeyPair {
-    async fn sessions(&self, context: &Context<'_>, query: SessionQuery) -> Result<(Vec<ComputeSession>, i64)> {
+    async fn sessions(
+        &self,
+        context: &Context<'_>,
+        query: SessionQuery,
+    ) -> Result<(Vec<ComputeSession>, i64)> {
         let query = SessionQuery { access_key: Some(self.row.access_key.clone()), ..query };
         let found = manager(context)?.sessions().find(&query).await.map_err(|error| text(&error))?;
         let sessions = found.items.into_iter().map(|session| ComputeSession(Arc::new(session))).collect();

@@ -14,7 +14,8 @@ pub(super) struct DateTime(pub(super) Timestamp);
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
         let Value::String(text) = &value else { return Err(InputValueError::expected_type(value)) };
-        let parsed = bai_core::signing::parse_date(text).ok_or_else(|| InputValueError::custom("not a date"))?;
+        let parsed =
+            bai_core::signing::parse_date(text).ok_or_else(|| InputValueError::custom("not a date"))?;
         Ok(Self(parsed.to_utc()))
     }
 
@@ -64,7 +65,9 @@ impl JsonString {
 impl ScalarType for JsonString {
     fn parse(value: Value) -> InputValueResult<Self> {
         match value {
-            Value::String(text) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => Ok(Self(text)),
+            Value::String(text) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => {
+                Ok(Self(text))
+            }
             Value::String(_) => Err(InputValueError::custom("not a JSON text")),
             other => Err(InputValueError::expected_type(other)),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
+use bai_core::memory::store::fields::is_order_field;
 use bai_core::port::store::SessionQuery;
 use bai_core::status::SessionStatus;
 use bai_core::{KernelId, ProjectId, Session, SessionId};
@@ -55,7 +56,7 @@ impl SessionRoots {
         group_id: Option<String>,
         access_key: Option<String>,
         status: Option<String>,
-    ) -> Result<ComputeSessionList> {
+    ) -> Result<Option<ComputeSessionList>> {
         let args = PageArgs::new(limit, offset, filter, order);
         let seen = scope(viewer(context)?, domain_name, access_key)?;
         let project = group_id.map(|id| id.parse().map(ProjectId)).transpose();
@@ -66,13 +67,13 @@ impl SessionRoots {
             statuses: statuses(status.as_deref())?,
             name: None,
             filter: args.filter()?,
-            order: args.order(|_| true)?,
+            order: args.order(is_order_field)?,
             offset: args.offset,
             limit: Some(args.limit),
         };
         let page = manager(context)?.sessions().find(&query).await.map_err(|error| text(&error))?;
         let items = page.items.into_iter().map(|session| Some(ComputeSession(Arc::new(session)))).collect();
-        Ok(ComputeSessionList { items, total_count: page.total.try_into().unwrap_or(i64::MAX) })
+        Ok(Some(ComputeSessionList { items, total_count: page.total.try_into().unwrap_or(i64::MAX) }))
     }
 
     async fn compute_container(&self, context: &Context<'_>, id: Uuid) -> Result<Option<ComputeContainer>> {
@@ -91,14 +92,14 @@ impl SessionRoots {
         order: Option<String>,
         session_id: ID,
         role: Option<String>,
-    ) -> Result<ComputeContainerList> {
+    ) -> Result<Option<ComputeContainerList>> {
         let args = PageArgs::new(limit, offset, filter, order);
         let id = session_id.parse::<SessionId>().map_err(|error| text(&error))?;
         let session = visible(context, id).await?;
         let rows = session.iter().flat_map(ComputeContainer::all);
         let rows = rows.filter(|row| role.as_ref().is_none_or(|role| *role == row.kernel().role)).collect();
         let (items, total_count) = page(rows, &args)?.map(|row| row);
-        Ok(ComputeContainerList { items, total_count })
+        Ok(Some(ComputeContainerList { items, total_count }))
     }
 }
 

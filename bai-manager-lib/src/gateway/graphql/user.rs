@@ -208,7 +208,11 @@ impl User {
 
     async fn allowed_client_ip(&self) -> Option<Vec<Option<&str>>> {
         let networks = &self.row.allowed_client_ip;
-        if networks.is_empty() { None } else { Some(networks.iter().map(|network| Some(network.as_str())).collect()) }
+        if networks.is_empty() {
+            None
+        } else {
+            Some(networks.iter().map(|network| Some(network.as_str())).collect())
+        }
     }
 
     async fn totp_activated(&self) -> Option<bool> {
@@ -228,7 +232,8 @@ impl User {
     }
 
     async fn groups(&self) -> Option<Vec<Option<UserGroup>>> {
-        let group = |(id, name): &(ProjectId, String)| UserGroup { id: Some(Uuid(id.0)), name: Some(name.clone()) };
+        let group =
+            |(id, name): &(ProjectId, String)| UserGroup { id: Some(Uuid(id.0)), name: Some(name.clone()) };
         Some(self.projects.iter().map(|project| Some(group(project))).collect())
     }
 }
@@ -259,9 +264,11 @@ impl ListRow for User {
     fn field(name: &str) -> Option<Field> {
         let kind = match name {
             "uuid" => FieldKind::Uuid,
-            "username" | "email" | "full_name" | "description" | "status_info" | "domain_name" | "resource_policy"
-            | "allowed_client_ip" | "main_access_key" => FieldKind::Text,
-            "need_password_change" | "is_active" | "totp_activated" | "sudo_session_enabled" => FieldKind::Bool,
+            "username" | "email" | "full_name" | "description" | "status_info" | "domain_name"
+            | "resource_policy" | "allowed_client_ip" | "main_access_key" => FieldKind::Text,
+            "need_password_change" | "is_active" | "totp_activated" | "sudo_session_enabled" => {
+                FieldKind::Bool
+            }
             "status" => FieldKind::Enum(&["ACTIVE", "INACTIVE", "DELETED", "BEFORE_VERIFICATION"]),
             "role" => FieldKind::Enum(&["SUPERADMIN", "ADMIN", "USER", "MONITOR"]),
             "created_at" | "modified_at" | "totp_activated_at" => FieldKind::Time,

@@ -13,7 +13,9 @@ pub(in crate::gateway) fn text(value: &Value) -> Result<String, String> {
 
 /// A text of at least one character.
 pub(in crate::gateway) fn non_empty(value: &Value) -> Result<String, String> {
-    text(value).and_then(|text| if text.is_empty() { Err("blank value is not allowed".to_owned()) } else { Ok(text) })
+    text(value).and_then(|text| {
+        if text.is_empty() { Err("blank value is not allowed".to_owned()) } else { Ok(text) }
+    })
 }
 
 /// `bool*` of the tables: true and false, or the usual words for them in any case.
@@ -39,7 +41,9 @@ pub(in crate::gateway) fn integer(least: i64, most: i64) -> impl Fn(&Value) -> R
         };
         match number {
             None => Err("value can't be converted to int".to_owned()),
-            Some(number) if number < least => Err(format!("value should be greater than or equal to {least}")),
+            Some(number) if number < least => {
+                Err(format!("value should be greater than or equal to {least}"))
+            }
             Some(number) if number > most => Err(format!("value should be less than or equal to {most}")),
             Some(number) => Ok(number),
         }
@@ -47,7 +51,10 @@ pub(in crate::gateway) fn integer(least: i64, most: i64) -> impl Fn(&Value) -> R
 }
 
 /// A whole number of an unsigned type.
-pub(in crate::gateway) fn unsigned<T: TryFrom<i64>>(least: i64, most: i64) -> impl Fn(&Value) -> Result<T, String> {
+pub(in crate::gateway) fn unsigned<T: TryFrom<i64>>(
+    least: i64,
+    most: i64,
+) -> impl Fn(&Value) -> Result<T, String> {
     let integer = integer(least, most);
     move |value| integer(value)?.try_into().map_err(|_| "value is out of range".to_owned())
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bai_core::session::ServicePort;
 use bai_core::signing::ApiVersion;
 use bai_core::status::{ClusterMode, SessionStatus, SessionType};
 use bai_core::units::TimeSpan;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::services::public_port;
@@ -90,9 +90,11 @@ pub(super) fn config_of(config: &mut Check, version: ApiVersion, request: &mut C
     }
     request.resource_group = config.optional("scaling_group|scalingGroup", kind::text);
     request.resources = config.optional("resources", kind::object);
-    request.resource_opts = config.or("resource_opts|resourceOpts", kind::object, request.resource_opts.clone());
+    request.resource_opts =
+        config.or("resource_opts|resourceOpts", kind::object, request.resource_opts.clone());
     if version.major() < 6 {
-        request.cluster_size = config.or(CLUSTER_SIZE, kind::unsigned(1, i64::from(u32::MAX)), request.cluster_size);
+        request.cluster_size =
+            config.or(CLUSTER_SIZE, kind::unsigned(1, i64::from(u32::MAX)), request.cluster_size);
     }
     if version.major() >= 5 {
         request.mount_map = config.or("mount_map|mountMap", kind::text_map, request.mount_map.clone());
@@ -111,7 +113,8 @@ pub(super) fn config_of(config: &mut Check, version: ApiVersion, request: &mut C
 
 /// The amounts of the first `v4` revisions, which have a key each.
 fn early_config(config: &mut Check, request: &mut CreateSession) {
-    request.cluster_size = config.or(CLUSTER_SIZE, kind::unsigned(1, i64::from(u32::MAX)), request.cluster_size);
+    request.cluster_size =
+        config.or(CLUSTER_SIZE, kind::unsigned(1, i64::from(u32::MAX)), request.cluster_size);
     let amounts = [
         ("instanceMemory", "mem"),
         ("instanceCores", "cpu"),
@@ -119,8 +122,10 @@ fn early_config(config: &mut Check, request: &mut CreateSession) {
         ("instanceTPUs", "tpu.device"),
     ];
     let given = amounts.iter().filter_map(|(key, slot)| Some((*slot, config.take(key)?.1)));
-    let resources = given.filter(|(_, amount)| !amount.is_null()).map(|(slot, amount)| (slot.to_owned(), amount));
-    request.resources = Some(resources.collect()).filter(|resources: &serde_json::Map<_, _>| !resources.is_empty());
+    let resources =
+        given.filter(|(_, amount)| !amount.is_null()).map(|(slot, amount)| (slot.to_owned(), amount));
+    request.resources =
+        Some(resources.collect()).filter(|resources: &serde_json::Map<_, _>| !resources.is_empty());
 }
 
 fn new_session_name(value: &Value) -> Result<String, String> {
@@ -212,10 +217,13 @@ mod tests {
         .unwrap();
         assert_eq!((request.name.as_str(), request.image.as_str()), ("gold1", "python"));
         assert_eq!((request.project.as_str(), request.domain.as_str()), ("g", "d"));
-        assert_eq!((request.session_type, request.cluster_mode), (SessionType::Batch, ClusterMode::MultiNode));
+        assert_eq!(
+            (request.session_type, request.cluster_mode),
+            (SessionType::Batch, ClusterMode::MultiNode)
+        );
         assert_eq!((request.cluster_size, request.max_wait), (2, Duration::from_secs(30)));
         assert_eq!(request.bootstrap_script.as_deref(), Some("echo hi"));
-        assert_eq!(request.batch_timeout, Some(Duration::from_secs(3600)));
+        assert_eq!(request.batch_timeout, Some(Duration::from_hours(1)));
         assert_eq!((request.resource_group.as_deref(), request.preopen_ports), (Some("s"), vec![8080]));
         assert!(request.enqueue_only && !request.reuse);
     }

@@ -55,7 +55,8 @@ async fn read_files(mut multipart: Multipart) -> Result<Vec<UploadFile>, Failure
 }
 
 async fn read_file(mut field: Field<'_>) -> Result<UploadFile, Failure> {
-    let name = field.file_name().ok_or_else(|| Failure::of(code::MALFORMED_BODY, "a part has no file name"))?;
+    let name =
+        field.file_name().ok_or_else(|| Failure::of(code::MALFORMED_BODY, "a part has no file name"))?;
     // The official client escapes everything but letters and digits in the file name, slashes included.
     let path = percent_decode_str(name).decode_utf8();
     let path = path.map_err(|_| Failure::of(code::MALFORMED_BODY, "a file name is not UTF-8"))?.into_owned();
@@ -158,7 +159,8 @@ pub(in crate::gateway) async fn list(
         }
         Err(error) => return Err(error.into()),
     };
-    let files = serde_json::to_string(&entries)
-        .map_err(|error| Failure(Error::new(ErrorKind::Internal, "the listing cannot be written").source(error)))?;
+    let files = serde_json::to_string(&entries).map_err(|error| {
+        Failure(Error::new(ErrorKind::Internal, "the listing cannot be written").source(error))
+    })?;
     reply::ok(&json!({ "files": files, "errors": errors, "abspath": path }))
 }

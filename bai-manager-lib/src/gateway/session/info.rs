@@ -97,5 +97,7 @@ fn describe(session: &Session, now: Timestamp) -> Info<'_> {
 /// The options, for each kernel under its host name.
 fn resource_opts(session: &Session) -> String {
     let options = &session.spec.resource_opts;
-    python::dict(session.kernels.iter().map(|kernel| (kernel.hostname.as_str(), Value::Object(options.clone()))))
+    python::dict(
+        session.kernels.iter().map(|kernel| (kernel.hostname.as_str(), Value::Object(options.clone()))),
+    )
 }

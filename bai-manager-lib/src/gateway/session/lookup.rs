@@ -59,7 +59,8 @@ pub(in crate::gateway) async fn status_history(State(gateway): State<Gateway>, t
 }
 
 fn history(session: &Session) -> Map<String, Value> {
-    let entries = session.status_history.iter().map(|(status, at)| (status.clone(), Value::from(python::iso(*at))));
+    let entries =
+        session.status_history.iter().map(|(status, at)| (status.clone(), Value::from(python::iso(*at))));
     let lower = entries.clone().map(|(status, at)| (status.to_ascii_lowercase(), at));
     entries.clone().chain(lower).collect()
 }

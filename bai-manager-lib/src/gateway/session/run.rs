@@ -2,8 +2,7 @@
 
 use axum::extract::State;
 use bai_core::error::code;
-use bai_core::execution::{BatchOptions, ConsoleItem, ExecuteMode, ExecuteReply, ExecuteRequest, RunStatus};
-use bai_core::Error;
+use bai_core::execution::{BatchOptions, ConsoleItem, ExecuteMode, ExecuteReply, ExecuteRequest};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 use serde_json::{Map, Value, json};
 
@@ -12,10 +11,6 @@ use crate::gateway::auth::Auth;
 use crate::gateway::failure::{Failure, Reply};
 use crate::gateway::params::{Check, Params, kind};
 use crate::gateway::{Gateway, reply};
-use crate::identity::Scope;
-
-/// Exit code reported when the kernel has gone away under a run.
-const EXIT_VANISHED: i32 = 130;
 
 /// `POST /session/{s}`: one step of the execute state machine.
 pub(in crate::gateway) async fn execute(
@@ -27,36 +22,8 @@ pub(in crate::gateway) async fn execute(
     let scope = auth.scope(&gateway, params.owner()).await?;
     let flush = gateway.options().execute_flush;
     let request = parse(params.check(), flush.as_millis().try_into().unwrap_or(u64::MAX))?;
-    let outcome = step(&gateway, &scope, &reference, request).await?;
+    let outcome = gateway.manager().sessions().execute(&scope, &reference, request).await?;
     reply::ok(&Envelope { result: ResultBody { run_id: Some(&outcome.run_id), reply: &outcome } })
-}
-
-/// Runs one step. A run whose kernel has vanished is finished.
-pub(in crate::gateway) async fn step(
-    gateway: &Gateway,
-    scope: &Scope,
-    reference: &str,
-    request: ExecuteRequest,
-) -> Result<ExecuteReply, Error> {
-    let continued = matches!(request.mode, ExecuteMode::Continue | ExecuteMode::Input);
-    let run_id = request.run_id.clone().filter(|_| continued);
-    let outcome = gateway.manager().sessions().execute(scope, reference, request).await;
-    match (outcome, run_id) {
-        (Err(error), Some(run_id)) if [code::KERNEL_NOT_FOUND, code::RUNNER_GONE].contains(&error.code()) => {
-            Ok(vanished(run_id))
-        }
-        (outcome, _) => outcome,
-    }
-}
-
-fn vanished(run_id: String) -> ExecuteReply {
-    ExecuteReply {
-        run_id,
-        status: RunStatus::Finished,
-        exit_code: Some(EXIT_VANISHED),
-        options: Some(Map::new()),
-        console: Vec::new(),
-    }
 }
 
 fn parse(mut check: Check, flush_timeout_ms: u64) -> Result<ExecuteRequest, Failure> {
@@ -78,7 +45,8 @@ fn parse(mut check: Check, flush_timeout_ms: u64) -> Result<ExecuteRequest, Fail
     }
     let code = check.optional("code", kind::text).unwrap_or_default();
     let options = check.optional("options", kind::object).unwrap_or_default();
-    let batch = batch_options(options).map_err(|message| check.mistake("options", message)).unwrap_or_default();
+    let batch =
+        batch_options(options).map_err(|message| check.mistake("options", message)).unwrap_or_default();
     check.open();
     check.finish()?;
     Ok(ExecuteRequest { run_id, mode, code, batch, flush_timeout_ms })

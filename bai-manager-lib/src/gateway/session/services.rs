@@ -46,7 +46,8 @@ pub(in crate::gateway) async fn start(
     };
     let (session, app) = checked_session(&gateway, &auth, &reference, params, checked).await?;
     let directory = gateway.manager().identities().directory().await?;
-    let proxy = directory.resource_groups.get(&session.resource_group).and_then(|row| row.wsproxy_addr.as_deref());
+    let proxy =
+        directory.resource_groups.get(&session.resource_group).and_then(|row| row.wsproxy_addr.as_deref());
     if proxy.is_none_or(str::is_empty) {
         return Err(Failure::of(code::UNAVAILABLE, "No coordinator configured for this resource group"));
     }

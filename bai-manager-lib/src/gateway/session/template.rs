@@ -44,7 +44,11 @@ pub(in crate::gateway) async fn create_from_template(
 }
 
 /// `POST /session/_/create-cluster`.
-pub(in crate::gateway) async fn create_cluster(State(gateway): State<Gateway>, auth: Auth, params: Params) -> Reply {
+pub(in crate::gateway) async fn create_cluster(
+    State(gateway): State<Gateway>,
+    auth: Auth,
+    params: Params,
+) -> Reply {
     auth.scope(&gateway, params.owner()).await?;
     let mut check = params.check();
     check.required("clientSessionToken", kind::session_name);

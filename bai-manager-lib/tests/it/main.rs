@@ -1,0 +1,9 @@
+//! Integration tests of the manager.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod creation;
+mod failure;
+mod gateway;
+mod life;
+mod restart;
+mod world;
