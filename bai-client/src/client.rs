@@ -31,6 +31,11 @@ impl Credentials {
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
+
+    /// The secret half.
+    pub fn secret_key(&self) -> &str {
+        self.secret_key.reveal()
+    }
 }
 
 /// A handle to a manager. Cheap to clone.

@@ -3,9 +3,10 @@
 use super::{ErrorKind, Problem};
 
 /// A stable error code and everything that follows from it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Code(&'static Row);
 
+#[derive(PartialEq, Eq)]
 struct Row {
     id: &'static str,
     kind: ErrorKind,
@@ -39,14 +40,6 @@ impl Code {
         self.0.title
     }
 }
-
-impl PartialEq for Code {
-    fn eq(&self, other: &Self) -> bool {
-        self.id() == other.id()
-    }
-}
-
-impl Eq for Code {}
 
 impl std::fmt::Debug for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

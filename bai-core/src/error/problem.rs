@@ -84,7 +84,8 @@ impl Error {
             body.insert("data".into(), data.clone());
         }
         if code.problem().is_agent_side() {
-            let kind = if self.kind() == super::ErrorKind::Timeout { "agent-timeout" } else { "agent-failure" };
+            let kind =
+                if self.kind() == super::ErrorKind::Timeout { "agent-timeout" } else { "agent-failure" };
             body.insert(
                 "agent-details".into(),
                 json!({ "type": format!("{TYPE_BASE}{kind}"), "title": self.to_string() }),

@@ -1,0 +1,174 @@
+//! Putting a cluster together.
+
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bai_agent_lib::AgentOptions;
+use bai_client::Credentials;
+use bai_core::error::code;
+use bai_core::memory::{MemoryCounter, MemoryEvents, MemoryLease};
+use bai_core::port::AgentApi;
+use bai_core::{Error, Result, SystemClock};
+use bai_manager_lib::agent::AgentDialer;
+use bai_manager_lib::identity::Bootstrap;
+use bai_manager_lib::{Backends, Manager, ManagerOptions};
+use bai_store::{Options, Store};
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cluster, router};
+use crate::runtime::{Node, Runtime};
+use crate::secrets::{Secrets, unusable};
+
+/// How often a core is given away on a cluster of one node: its sessions idle most of the time.
+const CPU_OVERCOMMIT: u32 = 4;
+
+/// Longest time the agent of this process may take to report.
+const REGISTRATION: Duration = Duration::from_secs(10);
+
+/// Options of a cluster in this process.
+#[derive(Debug)]
+pub struct Builder {
+    data: Option<PathBuf>,
+    runtime: Runtime,
+    cpu_overcommit: u32,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { data: None, runtime: Runtime::default(), cpu_overcommit: CPU_OVERCOMMIT }
+    }
+}
+
+impl Builder {
+    /// Keeps the state in `dir`, and takes over what is there. Without it everything is gone when the cluster is shut down.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data = Some(dir.into());
+        self
+    }
+
+    /// What runs the kernels; the process sandbox by default.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// How often each core may be given away, 1 to 10; 4 by default.
+    #[must_use]
+    pub fn cpu_overcommit(mut self, factor: u32) -> Self {
+        self.cpu_overcommit = factor.clamp(1, 10);
+        self
+    }
+
+    /// Starts the cluster and returns when it takes sessions.
+    ///
+    /// # Errors
+    /// `Invalid` when the data directory cannot be used, `Unavailable` when another process uses it or the engine
+    /// cannot be reached, `Unsupported` when the host lacks what the runtime needs.
+    pub async fn build(self) -> Result<Cluster> {
+        let (data, ephemeral) = data_dir(self.data)?;
+        let secrets = Secrets::load_or_generate(&data)?;
+        let store = Store::open_sqlite(data.join("bai.db"), Options::new(secrets.store_key()?)).await?;
+        let dialer = Arc::new(LocalDialer::default());
+        let manager = Manager::start(backends(store), dialer.clone(), ManagerOptions::default()).await?;
+        let credential = manager
+            .identities()
+            .bootstrap(Bootstrap {
+                email: "admin@bai.local".into(),
+                password: secrets.admin_password,
+                access_key: None,
+                secret_key: None,
+            })
+            .await?;
+        let node = start_node(&data, &self.runtime, self.cpu_overcommit, manager.clone()).await?;
+        *dialer.0.write() = Some(node.agent.clone());
+        registered(&manager).await?;
+        let stop = CancellationToken::new();
+        Ok(Cluster {
+            router: router(&manager, &stop),
+            credentials: Credentials::new(
+                credential.keypair.access_key.as_str(),
+                credential.keypair.secret_key.reveal().as_str(),
+            ),
+            manager,
+            node,
+            data,
+            stop,
+            ephemeral,
+        })
+    }
+}
+
+fn backends(store: Store) -> Backends {
+    let store = Arc::new(store);
+    Backends {
+        sessions: store.clone(),
+        identities: store.clone(),
+        agents: store.clone(),
+        images: store.clone(),
+        logs: store.clone(),
+        config: store,
+        events: Arc::new(MemoryEvents::new()),
+        lease: Arc::new(MemoryLease::new()),
+        counter: Arc::new(MemoryCounter::new()),
+        clock: Arc::new(SystemClock),
+    }
+}
+
+async fn start_node(data: &Path, runtime: &Runtime, cpu_overcommit: u32, manager: Manager) -> Result<Node> {
+    let mut options = AgentOptions::new("i-local", data.join("agent"));
+    options.runner = bai_krunner_bin::install(&data.join("bin")).map_err(|cause| unusable(&data.join("bin"), cause))?;
+    options.cpu_overcommit = cpu_overcommit;
+    Node::start(runtime, options, Arc::new(manager)).await
+}
+
+/// Waits for the agent's first report, so that the first session finds it.
+async fn registered(manager: &Manager) -> Result<()> {
+    let arrived = async {
+        while manager.agents().list().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(REGISTRATION, arrived)
+        .await
+        .map_err(|_| Error::of(code::AGENT_UNREACHABLE, "the agent of this process does not report"))
+}
+
+/// The directory to use, private to its owner, and its guard when it is to vanish.
+fn data_dir(asked: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
+    match asked {
+        Some(dir) => {
+            let make = || {
+                DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+                std::fs::canonicalize(&dir)
+            };
+            make().map(|path| (path, None)).map_err(|cause| unusable(&dir, cause))
+        }
+        None => {
+            let make = || {
+                let dir = tempfile::Builder::new().prefix("bai-").tempdir()?;
+                std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
+                Ok((dir.path().to_owned(), Some(dir)))
+            };
+            make().map_err(|cause| unusable(&std::env::temp_dir(), cause))
+        }
+    }
+}
+
+/// Finds the one agent of this process.
+#[derive(Debug, Default)]
+struct LocalDialer(RwLock<Option<Arc<dyn AgentApi>>>);
+
+#[async_trait]
+impl AgentDialer for LocalDialer {
+    async fn dial(&self, agent: &bai_core::port::store::Agent) -> Result<Arc<dyn AgentApi>> {
+        let here = self.0.read().clone().filter(|_| agent.addr.is_empty());
+        here.ok_or_else(|| Error::of(code::AGENT_UNREACHABLE, "the agent is not in this process").with("agent", &agent.id))
+    }
+}

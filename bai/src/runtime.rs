@@ -1,0 +1,101 @@
+//! What runs the kernels: the one place that knows all back ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bai_agent_lib::backend::process::{self, ProcessBackend, ProcessOptions};
+use bai_agent_lib::backend::simulated::{SimulatedBackend, SimulatedOptions};
+use bai_agent_lib::{Agent, AgentOptions};
+use bai_core::Result;
+use bai_core::port::{KernelBackend, ManagerApi};
+use serde::{Deserialize, Serialize};
+
+pub use process::Facility;
+
+/// What this host offers for isolating kernels.
+pub fn doctor() -> Vec<Facility> {
+    process::doctor(bai_agent_lib::cgroup::detect("bai").as_deref())
+}
+
+/// What runs the kernels of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Runtime {
+    /// A sandbox made of the host's own means, with the interpreters found on the host.
+    Process {
+        /// Directories to look for interpreters in, separated by colons; the usual ones when absent.
+        #[serde(default)]
+        path: Option<String>,
+    },
+    /// Docker containers of labelled images.
+    #[cfg(feature = "docker")]
+    Docker {
+        /// Address of the engine such as `unix:///var/run/docker.sock`; the engine's default when absent.
+        #[serde(default)]
+        host: Option<String>,
+    },
+    /// Kernels that are only pretended, for tests and benchmarks.
+    Simulated,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self::process()
+    }
+}
+
+impl Runtime {
+    /// The process sandbox, with the interpreters of the usual directories.
+    pub fn process() -> Self {
+        Self::Process { path: None }
+    }
+}
+
+/// A node: its agent, and the back end to clean up with.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) backend: Arc<dyn KernelBackend>,
+}
+
+impl Node {
+    /// Starts an agent with this runtime.
+    pub(crate) async fn start(runtime: &Runtime, options: AgentOptions, manager: Arc<dyn ManagerApi>) -> Result<Self> {
+        let scratch = options.data_dir.join("scratch");
+        let (id, runner) = (options.id.clone(), options.runner.clone());
+        let builder = Agent::builder(options).manager(manager);
+        let (backend, builder): (Arc<dyn KernelBackend>, _) = match runtime {
+            Runtime::Process { path } => {
+                let mut process = ProcessOptions::new(id.as_str(), scratch, runner);
+                if let Some(path) = path {
+                    process.path.clone_from(path);
+                }
+                let backend = Arc::new(ProcessBackend::open(process).await?);
+                (backend.clone(), builder.backend(backend))
+            }
+            #[cfg(feature = "docker")]
+            Runtime::Docker { host } => {
+                use bai_agent_lib::backend::docker::{DockerBackend, DockerOptions};
+                let host = host.as_deref().unwrap_or("unix:///var/run/docker.sock");
+                let backend = Arc::new(DockerBackend::connect(DockerOptions::new(host, id)).await?);
+                (backend.clone(), builder.backend(backend))
+            }
+            Runtime::Simulated => {
+                let backend = SimulatedBackend::new(SimulatedOptions::default());
+                (backend.clone(), builder.simulated(&backend))
+            }
+        };
+        Ok(Self { agent: Arc::new(builder.start().await?), backend })
+    }
+
+    /// Ends every kernel of this node at once.
+    pub(crate) async fn end_all(&self) {
+        for started in self.backend.list().await.unwrap_or_default() {
+            let ended = self.backend.stop(started.kernel, Duration::ZERO).await;
+            if let Err(error) = ended.and(self.backend.remove(started.kernel).await) {
+                tracing::warn!(%error, kernel = %started.kernel.id, "cannot end the kernel");
+            }
+        }
+    }
+}
