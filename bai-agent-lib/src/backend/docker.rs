@@ -270,9 +270,11 @@ impl KernelBackend for DockerBackend {
 
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
         let (inner, spec) = (Arc::clone(&self.0), spec.clone());
+        // The turn comes first: whoever ends the kernel after this future was dropped waits for the start.
+        let turn = inner.turns.take(spec.kernel.id).await;
         // To its end even if the caller stops waiting: half a start would have to be cleared away by someone.
         let started = tokio::spawn(async move {
-            let _turn = inner.turns.take(spec.kernel.id).await;
+            let _turn = turn;
             inner.start(&spec).await
         })
         .await;

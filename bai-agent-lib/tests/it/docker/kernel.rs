@@ -104,14 +104,7 @@ impl Host {
 }
 
 fn engine() -> Option<String> {
-    let variable = "BAI_TEST_DOCKER_HOST";
-    let engine = std::env::var(variable).ok().filter(|engine| !engine.is_empty());
-    if engine.is_none() {
-        let required = std::env::var("BAI_TEST_REQUIRE").is_ok_and(|value| value == "1");
-        assert!(!required, "{variable} is not set, and BAI_TEST_REQUIRE forbids to skip");
-        eprintln!("skipped: {variable} is not set");
-    }
-    engine
+    bai_testkit::service_url("BAI_TEST_DOCKER_HOST")
 }
 
 /// A client of the engine beside the back end.
