@@ -137,7 +137,8 @@ impl AgentBuilder {
     /// # Errors
     /// `Invalid` when a required part is missing; `Unavailable` when the state directory or the back end cannot be used.
     pub async fn start(self) -> Result<Agent> {
-        let missing = |part: &str| Error::new(ErrorKind::Invalid, "the agent lacks a part").with("part", part);
+        let missing =
+            |part: &str| Error::new(ErrorKind::Invalid, "the agent lacks a part").with("part", part);
         let backend = self.backend.ok_or_else(|| missing("backend"))?;
         let manager = self.manager.ok_or_else(|| missing("manager"))?;
         let state = match self.state {

@@ -1,6 +1,7 @@
 //! One start of a kernel as the agent sees it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bai_core::error::{Error, Result, code};
 use bai_core::execution::KernelStats;
@@ -23,6 +24,8 @@ pub(crate) struct Signals {
     pub(crate) stop: Option<String>,
     /// Its sandbox has ended.
     pub(crate) exit: Option<KernelExit>,
+    /// What its runner knew before this agent is known to this agent too.
+    pub(crate) settled: bool,
     /// Its startup command was started.
     pub(crate) batch: bool,
     /// Everything of it has been cleaned up.
@@ -151,9 +154,21 @@ impl Kernel {
             Phase::Running if self.orphan => {
                 Err(Error::of(code::RUNNER_GONE, "the agent has lost the record of this kernel"))
             }
-            Phase::Running => inner.live.runner.clone().ok_or_else(crate::runner::gone),
+            Phase::Running => inner.live.runner.clone().ok_or_else(taken_over),
             _ => Err(crate::runner::gone()),
         }
+    }
+
+    /// Waits until everything that the runner knew before this agent is known here.
+    ///
+    /// # Errors
+    /// `Unavailable` when that takes longer than `limit`.
+    pub(crate) async fn settled(&self, limit: Duration) -> Result<()> {
+        if self.phase() != Phase::Running || self.orphan {
+            return Ok(());
+        }
+        let settled = self.wait(|signals| signals.settled || signals.exit.is_some() || signals.over);
+        tokio::time::timeout(limit, settled).await.map(drop).map_err(|_| taken_over())
     }
 
     /// Acknowledges to the runner what has been taken.
@@ -178,7 +193,8 @@ impl Kernel {
                 return Err(Error::of(code::BAD_REQUEST, "the kernel has no startup command"));
             }
             let micros = |seconds: u64| i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-            let deadline = record.spec.batch_timeout.map(|seconds| now_micros.saturating_add(micros(seconds)));
+            let deadline =
+                record.spec.batch_timeout.map(|seconds| now_micros.saturating_add(micros(seconds)));
             record.batch = Some(BatchRecord { deadline, outcome: None });
             Ok(true)
         })?
@@ -210,6 +226,10 @@ impl Kernel {
             stats: inner.live.stats.clone(),
         }
     }
+}
+
+fn taken_over() -> Error {
+    Error::of(code::KERNEL_EXECUTION, "the kernel is still being taken over by a new agent")
 }
 
 impl Inner {

@@ -63,7 +63,13 @@ struct Position {
 impl DiskLog {
     pub(crate) fn open(dir: &Path, limit: u64) -> io::Result<Self> {
         let open = |name: &str| {
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(dir.join(name))
+            fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(dir.join(name))
         };
         let (mut file, position) = (open("console.log")?, open("console.pos")?);
         let last = Position::read(&position);
@@ -94,7 +100,6 @@ impl DiskLog {
         self.length = 0;
         Ok(())
     }
-
 }
 
 /// Reads the log in `dir`; there may be none.
@@ -155,7 +160,12 @@ mod tests {
         log.append("boot", 2, b"two ").unwrap();
         drop(log);
         // A crash between the log and the position leaves a tail that will come again.
-        fs::OpenOptions::new().append(true).open(dir.path().join("console.log")).unwrap().write_all(b"thr").unwrap();
+        fs::OpenOptions::new()
+            .append(true)
+            .open(dir.path().join("console.log"))
+            .unwrap()
+            .write_all(b"thr")
+            .unwrap();
         let mut log = DiskLog::open(dir.path(), 1000).unwrap();
         log.append("boot", 2, b"two ").unwrap();
         log.append("boot", 3, b"three").unwrap();

@@ -104,7 +104,8 @@ impl Plugins {
 
     /// Name to version, for the report.
     pub(crate) fn describe(&self) -> Value {
-        let versions = self.plugins.iter().map(|plugin| (plugin.key().to_owned(), json!({"version": plugin.version()})));
+        let versions =
+            self.plugins.iter().map(|plugin| (plugin.key().to_owned(), json!({"version": plugin.version()})));
         Value::Object(versions.collect())
     }
 
@@ -133,7 +134,9 @@ impl Plugins {
         let known = self.slot_types();
         for required in ["cpu", "mem"] {
             if wanted.get(required) <= Amount::ZERO {
-                return Err(Error::of(code::INVALID_SLOTS, "a kernel needs cpu and mem").with("slot", required));
+                return Err(
+                    Error::of(code::INVALID_SLOTS, "a kernel needs cpu and mem").with("slot", required)
+                );
             }
         }
         match wanted.iter().find(|(name, _)| known.get(name.as_str()).is_none()) {

@@ -87,9 +87,9 @@ fn parse_label(label: &str) -> Vec<(String, String, Vec<u16>)> {
     let mut rest = label.trim();
     while !rest.is_empty() {
         let end = match (rest.find('['), rest.find(',')) {
-            (Some(open), Some(comma)) if open < comma => {
-                rest.find(']').map_or(rest.len(), |close| rest[close..].find(',').map_or(rest.len(), |c| close + c))
-            }
+            (Some(open), Some(comma)) if open < comma => rest
+                .find(']')
+                .map_or(rest.len(), |close| rest[close..].find(',').map_or(rest.len(), |c| close + c)),
             (_, Some(comma)) => comma,
             (_, None) => rest.len(),
         };
@@ -117,8 +117,10 @@ mod tests {
         spec.image_labels.insert("ai.backend.service-ports".into(), label.into());
         spec.preopen_ports = vec![9000, 8082];
         let ports = service_ports(&spec);
-        let shown: Vec<_> =
-            ports.iter().map(|p| (p.name.as_str(), p.protocol.as_str(), p.container_ports.as_slice())).collect();
+        let shown: Vec<_> = ports
+            .iter()
+            .map(|p| (p.name.as_str(), p.protocol.as_str(), p.container_ports.as_slice()))
+            .collect();
         let expected: [(&str, &str, &[u16]); 3] =
             [("jupyter", "http", &[8080]), ("multi", "tcp", &[8081, 8082]), ("9000", "preopen", &[9000])];
         assert_eq!(shown, expected);

@@ -78,7 +78,11 @@ impl Layout {
     }
 }
 
-fn runner_config(record: &KernelRecord, environ: BTreeMap<String, String>, owner: (u32, u32)) -> RunnerConfig {
+fn runner_config(
+    record: &KernelRecord,
+    environ: BTreeMap<String, String>,
+    owner: (u32, u32),
+) -> RunnerConfig {
     let label = |key: &str| record.spec.image_labels.get(&format!("ai.backend.{key}")).cloned();
     let socket = Path::new(CONTROL_IN_KERNEL).join(RUNNER_SOCKET);
     let runtime = RuntimeType::from(label("runtime-type").unwrap_or_default());
@@ -118,7 +122,10 @@ fn resource_text(allocation: &Allocation, grant: &Grant) -> String {
         .keys()
         .map(|slot| (slot.to_string(), allocation.total(slot.as_str()).to_string().into()))
         .collect();
-    let mut text = format!("SCRATCH_SIZE=0m\nMOUNTS=\nSLOTS={}\nUNIFIED_DEVICES=[]\n", serde_json::Value::Object(totals));
+    let mut text = format!(
+        "SCRATCH_SIZE=0m\nMOUNTS=\nSLOTS={}\nUNIFIED_DEVICES=[]\n",
+        serde_json::Value::Object(totals)
+    );
     for (slot, devices) in &allocation.0 {
         let bytes = SlotType::guess(slot.as_str()) == SlotType::Bytes;
         let shares: Vec<_> = devices
@@ -164,14 +171,20 @@ mod tests {
         record.spec.bootstrap_script = Some("echo hi".into());
         record.spec.environ.insert("LONG".into(), "a\nb".into());
         record.spec.image_labels.insert("ai.backend.envs.corecount".into(), "NPROC,A".into());
-        record.allocation.0.insert("mem".into(), [("root".to_owned(), (64_u64 << 20).into())].into_iter().collect());
+        record
+            .allocation
+            .0
+            .insert("mem".into(), [("root".to_owned(), (64_u64 << 20).into())].into_iter().collect());
         let mut grant = Grant::default();
         grant.limits.cpu = Some(1.5);
         layout.prepare(&record, &grant, owner).unwrap();
 
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
         let environ = read("config/environ.txt");
-        assert!(environ.contains("A=b\n") && environ.contains("NPROC=2\n") && !environ.contains("LONG"), "{environ}");
+        assert!(
+            environ.contains("A=b\n") && environ.contains("NPROC=2\n") && !environ.contains("LONG"),
+            "{environ}"
+        );
         assert!(read("config/resource.txt").contains("SLOTS={\"mem\":\"67108864\"}\n"));
         assert!(read("config/resource.txt").contains("MEM_SHARES=root:64"));
         let config = RunnerConfig::from_json(read("control/runner.json").as_bytes()).unwrap();

@@ -32,6 +32,7 @@ impl AgentApi for Agent {
 
     async fn start_batch(&self, kernel: KernelRef) -> Result<()> {
         let kernel = self.core.kernel(kernel)?;
+        kernel.settled(self.core.options.command_timeout).await?;
         kernel.runner()?;
         if kernel.begin_batch(self.core.clock.now().timestamp_micros())? {
             self.core.send_batch(&kernel);
@@ -48,7 +49,12 @@ impl AgentApi for Agent {
         self.core.interrupt(kernel).await
     }
 
-    async fn complete(&self, kernel: KernelRef, code: &str, options: &Map<String, Value>) -> Result<Vec<String>> {
+    async fn complete(
+        &self,
+        kernel: KernelRef,
+        code: &str,
+        options: &Map<String, Value>,
+    ) -> Result<Vec<String>> {
         self.core.complete(kernel, code, options).await
     }
 
@@ -152,8 +158,10 @@ impl Core {
     async fn read_log(&self, kernel: Arc<Kernel>) -> Result<Vec<u8>> {
         let failed = |error| Error::of(code::BACKEND_FAILED, "the log cannot be read").source(error);
         if kernel.log.lock().is_some() {
-            return blocking(move || kernel.log.lock().as_ref().map_or(Ok(Vec::new()), |log| log.read()).map_err(failed))
-                .await;
+            return blocking(move || {
+                kernel.log.lock().as_ref().map_or(Ok(Vec::new()), |log| log.read()).map_err(failed)
+            })
+            .await;
         }
         // Ended under an earlier agent, or not started yet.
         let dir = self.state.scratch(kernel.kernel.id);

@@ -120,7 +120,8 @@ impl Core {
     /// `NotFound` when it is not known, `Conflict` when a newer generation is.
     pub(super) fn kernel(&self, wanted: KernelRef) -> Result<Arc<Kernel>> {
         let kernels = self.kernels.lock();
-        let unknown = || Error::of(code::KERNEL_NOT_FOUND, "no such kernel on this agent").with("kernel", wanted.id);
+        let unknown =
+            || Error::of(code::KERNEL_NOT_FOUND, "no such kernel on this agent").with("kernel", wanted.id);
         let kernel = kernels.get(&wanted.id).ok_or_else(unknown)?;
         match kernel.kernel.generation.cmp(&wanted.generation) {
             std::cmp::Ordering::Equal => Ok(Arc::clone(kernel)),
@@ -154,7 +155,9 @@ impl Core {
         }
         let pairs = services
             .iter()
-            .flat_map(|service| service.container_ports.iter().copied().zip(service.host_ports.iter().copied()))
+            .flat_map(|service| {
+                service.container_ports.iter().copied().zip(service.host_ports.iter().copied())
+            })
             .collect();
         Ok((services, pairs))
     }

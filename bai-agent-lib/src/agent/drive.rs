@@ -38,7 +38,12 @@ pub(super) enum Origin {
 
 impl Core {
     /// Drives a kernel to its end. `earlier` is the generation that it replaces.
-    pub(super) async fn drive(self: Arc<Self>, kernel: Arc<Kernel>, origin: Origin, earlier: Option<Arc<Kernel>>) {
+    pub(super) async fn drive(
+        self: Arc<Self>,
+        kernel: Arc<Kernel>,
+        origin: Origin,
+        earlier: Option<Arc<Kernel>>,
+    ) {
         if let Some(earlier) = earlier {
             earlier.stop("restarting");
             earlier.wait(|signals| signals.over).await;
@@ -57,7 +62,9 @@ impl Core {
         let started = match (origin, kernel.phase()) {
             (Origin::Refused(error), _) => return Err(error),
             (Origin::Found(Some(started)), _) => Some(*started),
-            (Origin::New | Origin::Found(None), Phase::Starting) => self.create_unless_stopped(kernel).await?,
+            (Origin::New | Origin::Found(None), Phase::Starting) => {
+                self.create_unless_stopped(kernel).await?
+            }
             _ => None,
         };
         let reason = || kernel.signals.borrow().stop.clone();
@@ -99,7 +106,8 @@ impl Core {
         let spec = self.start_spec(&record, &grant);
         if self.state.on_disk() {
             let (layout, owner) = (Layout::new(&self.state.scratch(kernel.kernel.id)), self.options.uid_gid);
-            blocking(move || layout.prepare(&record, &grant, owner).map_err(|error| scratch_failed(&error))).await?;
+            blocking(move || layout.prepare(&record, &grant, owner).map_err(|error| scratch_failed(&error)))
+                .await?;
         }
         within(self.options.start_timeout, "starting the sandbox", self.backend.start(&spec)).await
     }
@@ -204,7 +212,9 @@ impl Core {
 }
 
 /// Runs blocking work on a thread for it.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let cancelled = |error| Error::of(code::INTERNAL, "a blocking task did not finish").source(error);
     tokio::task::spawn_blocking(work).await.map_err(cancelled)?
 }

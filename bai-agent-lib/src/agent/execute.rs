@@ -16,9 +16,14 @@ use crate::run::{BATCH_RUN, vanished};
 use crate::runner::{self, Runner};
 
 impl Core {
-    pub(super) async fn execute(self: &Arc<Self>, kernel: KernelRef, request: ExecuteRequest) -> Result<ExecuteReply> {
+    pub(super) async fn execute(
+        self: &Arc<Self>,
+        kernel: KernelRef,
+        request: ExecuteRequest,
+    ) -> Result<ExecuteReply> {
         let kernel = self.kernel(kernel)?;
         let run_id = run_id(&request)?;
+        kernel.settled(self.options.command_timeout).await?;
         match request.mode {
             ExecuteMode::Query | ExecuteMode::Batch => {
                 let runner = match kernel.runner() {
@@ -61,7 +66,8 @@ impl Core {
                     if let Ok(ReplyBody::Status(status)) = status
                         && status.finished.contains(&run_id)
                     {
-                        let error = Error::of(code::BAD_REQUEST, "the run has ended and its result was given out");
+                        let error =
+                            Error::of(code::BAD_REQUEST, "the run has ended and its result was given out");
                         kernel.runs.refuse(&run_id, error.with("run", &run_id));
                     }
                 }
@@ -74,7 +80,9 @@ impl Core {
     }
 
     pub(super) async fn interrupt(&self, kernel: KernelRef) -> Result<()> {
-        let runner = self.kernel(kernel)?.runner()?;
+        let kernel = self.kernel(kernel)?;
+        kernel.settled(self.options.command_timeout).await?;
+        let runner = kernel.runner()?;
         runner::reply(runner.send(Command::Interrupt { run_id: None }), self.options.command_timeout).await?;
         Ok(())
     }
@@ -85,7 +93,9 @@ impl Core {
         code: &str,
         options: &Map<String, Value>,
     ) -> Result<Vec<String>> {
-        let runner = self.kernel(kernel)?.runner()?;
+        let kernel = self.kernel(kernel)?;
+        kernel.settled(self.options.command_timeout).await?;
+        let runner = kernel.runner()?;
         let number = |name: &str| options.get(name).and_then(Value::as_u64).unwrap_or(0);
         let text = |name: &str| options.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let completion = Completion {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bai_core::error::{Error, Result, code};
 use bai_core::session::KernelExit;
 use bai_kernel_lib::protocol::{BatchSteps, Command, Event, ReplyBody, Stream, Work};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::core::Core;
@@ -45,6 +45,7 @@ impl Core {
         let start_deadline = Instant::now() + if starting { self.options.start_timeout } else { NEVER };
         let mut signals = kernel.signals.subscribe();
         let mut connected = frames.is_none();
+        let mut status: Option<oneshot::Receiver<ReplyBody>> = None;
         loop {
             let (stop, exit) = {
                 let signals = signals.borrow_and_update();
@@ -58,16 +59,9 @@ impl Core {
                 return Ok(self.terminate(kernel, frames.as_mut(), reason).await);
             }
             tokio::select! {
-                incoming = next(&mut frames) => match incoming {
-                    Some(Incoming::Connected { boot }) => {
-                        self.connected(kernel, &boot)?;
-                        connected = true;
-                    }
-                    Some(incoming) => self.incoming(kernel, incoming),
-                    // Only a simulated runner goes for good; its exit notice follows.
-                    None => frames = None,
-                },
-                _ = signals.changed() => {}
+                // Deadlines first, so that a flood of frames cannot hold them up; the status after the frames that it
+                // follows.
+                biased;
                 () = tokio::time::sleep_until(start_deadline), if !connected => {
                     return Err(Error::of(code::KERNEL_TIMEOUT, "the runner of the kernel does not answer"));
                 }
@@ -76,12 +70,33 @@ impl Core {
                     kernel.acknowledge();
                 }
                 () = sleep_until(self.batch_deadline(kernel)) => self.batch_timeout(kernel)?,
+                _ = signals.changed() => {}
+                incoming = next(&mut frames) => match incoming {
+                    Some(Incoming::Connected { boot }) => {
+                        connected = true;
+                        status = self.connected(kernel, &boot)?;
+                    }
+                    Some(incoming) => self.incoming(kernel, incoming),
+                    // Only a simulated runner goes for good; its exit notice follows.
+                    None => frames = None,
+                },
+                known = answer(&mut status) => {
+                    status = None;
+                    if let Some(ReplyBody::Status(known)) = known {
+                        kernel.runs.settle(&known);
+                        kernel.signals.send_modify(|signals| signals.settled = true);
+                    }
+                }
             }
         }
     }
 
-    /// The runner answers: the kernel runs.
-    fn connected(self: &Arc<Self>, kernel: &Arc<Kernel>, boot: &Arc<str>) -> Result<()> {
+    /// The runner answers: the kernel runs. One that ran before is asked what it is doing.
+    fn connected(
+        self: &Arc<Self>,
+        kernel: &Arc<Kernel>,
+        boot: &Arc<str>,
+    ) -> Result<Option<oneshot::Receiver<ReplyBody>>> {
         kernel.runs.connected(boot);
         let resumed = kernel.update(|record| {
             let before = record.phase.clone();
@@ -91,27 +106,17 @@ impl Core {
             before != Phase::Starting
         })?;
         self.dirty.notify_one();
-        if resumed {
-            self.settle(kernel);
+        if !resumed {
+            kernel.signals.send_modify(|signals| signals.settled = true);
+            return Ok(None);
         }
-        Ok(())
-    }
-
-    /// After a reconnection: asks what the runner is doing, and makes sure that it has the startup command.
-    fn settle(self: &Arc<Self>, kernel: &Arc<Kernel>) {
-        let Ok(runner) = kernel.runner() else { return };
-        let (status, limit) = (runner.send(Command::Status), self.options.command_timeout);
-        let settled = Arc::clone(kernel);
-        self.spawn(async move {
-            if let Ok(ReplyBody::Status(status)) = runner::reply(status, limit).await {
-                settled.runs.settle(&status);
-            }
-        });
-        let pending = kernel.with_record(|record| record.batch.as_ref().is_some_and(|batch| batch.outcome.is_none()));
+        let pending =
+            kernel.with_record(|record| record.batch.as_ref().is_some_and(|batch| batch.outcome.is_none()));
         if pending {
             // The runner knows the run by its id and does not run it again.
             self.send_batch(kernel);
         }
+        Ok(kernel.runner().ok().map(|runner| runner.send(Command::Status)))
     }
 
     /// Tells the runner to run the startup command.
@@ -230,6 +235,13 @@ impl Core {
 async fn next(frames: &mut Option<Frames>) -> Option<Incoming> {
     match frames {
         Some(frames) => frames.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answer(pending: &mut Option<oneshot::Receiver<ReplyBody>>) -> Option<ReplyBody> {
+    match pending {
+        Some(pending) => pending.await.ok(),
         None => std::future::pending().await,
     }
 }

@@ -36,7 +36,8 @@ impl Core {
         let kernels: Vec<_> = self.kernels.lock().values().cloned().collect();
         let mut current: BTreeMap<KernelRef, Started> = BTreeMap::new();
         for started in found {
-            let wanted = kernels.iter().any(|kernel| kernel.kernel == started.kernel && !kernel.phase().is_over());
+            let wanted =
+                kernels.iter().any(|kernel| kernel.kernel == started.kernel && !kernel.phase().is_over());
             if wanted {
                 current.insert(started.kernel, started);
             } else {

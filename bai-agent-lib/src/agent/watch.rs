@@ -69,7 +69,8 @@ impl Core {
             listed.into_iter().map(|started| (started.kernel, started)).collect();
         for kernel in before {
             let gone = || KernelExit { code: None, reason: "self-terminated".into(), oom: false };
-            let exit = listed.get(&kernel.kernel).map_or_else(|| Some(gone()), |started| started.exit.clone());
+            let exit =
+                listed.get(&kernel.kernel).map_or_else(|| Some(gone()), |started| started.exit.clone());
             if let Some(exit) = exit {
                 kernel.exited(exit);
             }
@@ -78,7 +79,8 @@ impl Core {
 
     fn started_kernels(&self) -> Vec<Arc<Kernel>> {
         let kernels = self.kernels.lock();
-        let started = |kernel: &&Arc<Kernel>| kernel.live(|live| live.started.is_some()) && !kernel.phase().is_over();
+        let started =
+            |kernel: &&Arc<Kernel>| kernel.live(|live| live.started.is_some()) && !kernel.phase().is_over();
         kernels.values().filter(started).cloned().collect()
     }
 

@@ -116,7 +116,9 @@ impl SimulatedBackend {
     pub fn exit(&self, kernel: KernelRef, exit: KernelExit) {
         {
             let mut kernels = self.kernels.lock();
-            let Some(found) = kernels.get_mut(&kernel).filter(|found| found.started.exit.is_none()) else { return };
+            let Some(found) = kernels.get_mut(&kernel).filter(|found| found.started.exit.is_none()) else {
+                return;
+            };
             found.started.exit = Some(exit.clone());
             found.runner.end();
         }
@@ -170,13 +172,14 @@ impl KernelBackend for SimulatedBackend {
         let started = Started {
             kernel: spec.kernel,
             session: spec.session,
-            container_id: format!("sim-{}", spec.kernel.id),
+            container_id: format!("sim-{}-{}", spec.kernel.id, spec.kernel.generation),
             endpoint: RunnerEndpoint::Simulated,
             exit: None,
             gaps: Vec::new(),
         };
         let mut kernels = self.kernels.lock();
-        let kernel = kernels.entry(spec.kernel).or_insert_with(|| SimKernel { started, runner: SimRunner::new() });
+        let kernel =
+            kernels.entry(spec.kernel).or_insert_with(|| SimKernel { started, runner: SimRunner::new() });
         Ok(kernel.started.clone())
     }
 
@@ -210,7 +213,9 @@ impl KernelBackend for SimulatedBackend {
     async fn stats(&self, kernel: KernelRef) -> Result<KernelStats> {
         let kernels = self.kernels.lock();
         let Some(found) = kernels.get(&kernel).filter(|found| found.started.exit.is_none()) else {
-            return Err(Error::of(code::KERNEL_NOT_FOUND, "the kernel does not run").with("kernel", kernel.id));
+            return Err(
+                Error::of(code::KERNEL_NOT_FOUND, "the kernel does not run").with("kernel", kernel.id)
+            );
         };
         Ok(Sample { cpu_ms: found.runner.cpu_ms(), memory: 16 << 20, ..Sample::default() }.into_stats())
     }

@@ -9,8 +9,8 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 use tar::{Builder, EntryType, Header};
 
-use super::home::{Home, fd_path, inner_path, not_found, refused, reopen};
 use super::SIZE_LIMIT;
+use super::home::{Home, fd_path, inner_path, not_found, refused, reopen};
 
 /// Deepest directory in an archive, so that a chain of directories cannot exhaust the stack.
 const MAX_DEPTH: usize = 128;
@@ -48,7 +48,12 @@ fn append(archive: &mut Builder<Vec<u8>>, fd: &OwnedFd, name: &Path, depth: usiz
     }
 }
 
-fn append_file(archive: &mut Builder<Vec<u8>>, fd: &OwnedFd, name: &Path, metadata: &Metadata) -> io::Result<()> {
+fn append_file(
+    archive: &mut Builder<Vec<u8>>,
+    fd: &OwnedFd,
+    name: &Path,
+    metadata: &Metadata,
+) -> io::Result<()> {
     let size = metadata.len();
     if archive.get_ref().len() as u64 + size + 1024 > SIZE_LIMIT {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -58,7 +63,12 @@ fn append_file(archive: &mut Builder<Vec<u8>>, fd: &OwnedFd, name: &Path, metada
     archive.append_data(&mut header(metadata, EntryType::Regular, size), name, io::Read::take(content, size))
 }
 
-fn append_children(archive: &mut Builder<Vec<u8>>, dir: &OwnedFd, name: &Path, depth: usize) -> io::Result<()> {
+fn append_children(
+    archive: &mut Builder<Vec<u8>>,
+    dir: &OwnedFd,
+    name: &Path,
+    depth: usize,
+) -> io::Result<()> {
     let mut entries = std::fs::read_dir(fd_path(dir))?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {

@@ -26,8 +26,9 @@ impl Home {
     /// Opens the directory at `path`; new files get `owner`.
     pub(crate) fn open(path: &Path, owner: (u32, u32)) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let root = nix::fcntl::open(path, flags, Mode::empty())
-            .map_err(|errno| Error::of(code::BACKEND_FAILED, "the home directory cannot be opened").source(errno))?;
+        let root = nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| {
+            Error::of(code::BACKEND_FAILED, "the home directory cannot be opened").source(errno)
+        })?;
         Ok(Self { root, owner })
     }
 
@@ -55,7 +56,9 @@ impl Home {
         let size = file.metadata().map_err(|error| not_found(path).source(error))?.len();
         let mut bytes = Vec::new();
         if size <= SIZE_LIMIT {
-            file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| not_found(path).source(error))?;
+            file.take(SIZE_LIMIT + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| not_found(path).source(error))?;
         }
         if size.max(bytes.len() as u64) > SIZE_LIMIT {
             return Err(refused(code::FILE_TOO_LARGE, "the file is too large", path));
@@ -177,7 +180,9 @@ pub(super) fn not_found(path: &str) -> Error {
 
 fn failed(errno: Errno, path: &str) -> Error {
     match errno {
-        Errno::EXDEV | Errno::ELOOP => refused(code::PATH_ESCAPES, "the path leaves the home directory", path),
+        Errno::EXDEV | Errno::ELOOP => {
+            refused(code::PATH_ESCAPES, "the path leaves the home directory", path)
+        }
         Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR | Errno::ENAMETOOLONG | Errno::EACCES => {
             not_found(path).source(errno)
         }
@@ -204,7 +209,8 @@ mod tests {
 
     #[test]
     fn paths_are_relative_to_the_home_directory() {
-        for (given, inner) in [("a/b", "a/b"), ("/home/work/a", "a"), ("./a/../b", "b"), ("", ""), (".", "")] {
+        for (given, inner) in [("a/b", "a/b"), ("/home/work/a", "a"), ("./a/../b", "b"), ("", ""), (".", "")]
+        {
             assert_eq!(inner_path(given).unwrap(), Path::new(inner), "{given}");
         }
         for given in ["../a", "/etc/passwd", "a/../../b", "/home/work/../x", "a\0b", "/home/workx"] {

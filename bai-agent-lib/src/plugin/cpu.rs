@@ -27,7 +27,11 @@ impl CpuPlugin {
     pub fn new(cores: Vec<u32>, overcommit: u32, pin: bool) -> Self {
         let overcommit = overcommit.max(1);
         let capacity = u32::try_from(cores.len()).unwrap_or(u32::MAX).saturating_mul(overcommit);
-        Self { capacity, cores: if pin && overcommit == 1 { cores } else { Vec::new() }, held: Mutex::default() }
+        Self {
+            capacity,
+            cores: if pin && overcommit == 1 { cores } else { Vec::new() },
+            held: Mutex::default(),
+        }
     }
 
     /// The cores this process may run on.
@@ -40,7 +44,8 @@ impl CpuPlugin {
     /// Cores for one kernel alone, lowest numbers first; `None` when there are not enough or the amount is not whole.
     fn exclusive(&self, wanted: Amount, held: &HashMap<KernelId, DeviceAmounts>) -> Option<DeviceAmounts> {
         let count = usize::try_from(wanted.to_u64().filter(|_| wanted.is_integer())?).ok()?;
-        let free = self.cores.iter().map(u32::to_string).filter(|core| !held.values().any(|h| h.contains_key(core)));
+        let free =
+            self.cores.iter().map(u32::to_string).filter(|core| !held.values().any(|h| h.contains_key(core)));
         let cores: DeviceAmounts = free.take(count).map(|core| (core, Amount::ONE)).collect();
         (cores.len() == count).then_some(cores)
     }
@@ -74,8 +79,9 @@ impl ComputePlugin for CpuPlugin {
         if wanted > left {
             return Err(over_capacity("cpu", wanted, left));
         }
-        let devices =
-            self.exclusive(wanted, &held).unwrap_or_else(|| [(SHARED.to_owned(), wanted)].into_iter().collect());
+        let devices = self
+            .exclusive(wanted, &held)
+            .unwrap_or_else(|| [(SHARED.to_owned(), wanted)].into_iter().collect());
         held.insert(kernel, devices.clone());
         Ok(Allocation([("cpu".into(), devices)].into_iter().collect()))
     }

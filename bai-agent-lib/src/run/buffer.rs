@@ -42,7 +42,8 @@ impl Buffer {
 
     /// Adds the data of an output frame.
     pub(super) fn push(&mut self, stream: Stream, data: &[u8]) {
-        let (data, cut) = if data.len() > RECORD_LIMIT { (&data[..RECORD_LIMIT], true) } else { (data, false) };
+        let (data, cut) =
+            if data.len() > RECORD_LIMIT { (&data[..RECORD_LIMIT], true) } else { (data, false) };
         let mut text = String::new();
         match stream {
             Stream::Stdout => self.stdout.push(data, &mut text),
@@ -137,9 +138,10 @@ impl Buffer {
 /// Bytes of text in an item.
 pub(super) fn item_bytes(item: &ConsoleItem) -> usize {
     match item {
-        ConsoleItem::Stdout(text) | ConsoleItem::Stderr(text) | ConsoleItem::Html(text) | ConsoleItem::Log(text) => {
-            text.len()
-        }
+        ConsoleItem::Stdout(text)
+        | ConsoleItem::Stderr(text)
+        | ConsoleItem::Html(text)
+        | ConsoleItem::Log(text) => text.len(),
         ConsoleItem::Media(_, data) => data.len(),
     }
 }

@@ -128,7 +128,9 @@ impl Run {
             (None, None, None) => (RunStatus::Continued, None),
         };
         let options = match (status, self.waiting) {
-            (RunStatus::WaitingInput, Some(is_password)) => json!({"is_password": is_password}).as_object().cloned(),
+            (RunStatus::WaitingInput, Some(is_password)) => {
+                json!({"is_password": is_password}).as_object().cloned()
+            }
             (RunStatus::Finished, _) if self.vanished => Some(Map::new()),
             _ => None,
         };

@@ -281,8 +281,13 @@ mod tests {
         async fn accept(listener: &UnixListener, boot: &str) -> (Self, Hello) {
             let mut peer = Self(listener.accept().await.unwrap().0);
             let AgentFrame::Hello(hello) = peer.read().await else { panic!("no hello") };
-            let welcome =
-                Welcome { version: 1, runner: "t".into(), kernel_id: "k".into(), boot: boot.into(), first_seq: 1 };
+            let welcome = Welcome {
+                version: 1,
+                runner: "t".into(),
+                kernel_id: "k".into(),
+                boot: boot.into(),
+                first_seq: 1,
+            };
             peer.write(&RunnerFrame::Welcome(welcome)).await;
             (peer, hello)
         }
@@ -302,7 +307,8 @@ mod tests {
         }
 
         async fn output(&mut self, seq: u64, text: &str) {
-            let frame = RunnerFrame::Output { seq, run_id: "r", stream: Stream::Stdout, data: text.as_bytes() };
+            let frame =
+                RunnerFrame::Output { seq, run_id: "r", stream: Stream::Stdout, data: text.as_bytes() };
             self.write(&frame).await;
         }
     }

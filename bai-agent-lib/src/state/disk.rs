@@ -23,7 +23,11 @@ impl DiskState {
     pub fn open(root: &Path) -> Result<Self> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         let scratch = root.join("scratch");
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(&scratch).map_err(|e| failed(&scratch, e))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&scratch)
+            .map_err(|e| failed(&scratch, e))?;
         // Kernels pass through on their way to their own directory, but cannot list the others.
         fs::set_permissions(&scratch, fs::Permissions::from_mode(0o711)).map_err(|e| failed(&scratch, e))?;
         let root = root.canonicalize().map_err(|e| failed(root, e))?;
@@ -40,7 +44,9 @@ impl StateStore for DiskState {
             match read(&entry.path().join(FILE)) {
                 Ok(record) => records.extend(record),
                 // Never a reason not to start: what runs there is found through the back end.
-                Err(error) => tracing::warn!(%error, path = %entry.path().display(), "unreadable kernel record"),
+                Err(error) => {
+                    tracing::warn!(%error, path = %entry.path().display(), "unreadable kernel record")
+                }
             }
         }
         Ok(records)
@@ -103,7 +109,9 @@ fn write(dir: &Path, record: &KernelRecord) -> io::Result<()> {
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {
-    Error::of(code::BACKEND_FAILED, "the state directory cannot be used").with("path", path.display()).source(error)
+    Error::of(code::BACKEND_FAILED, "the state directory cannot be used")
+        .with("path", path.display())
+        .source(error)
 }
 
 #[cfg(test)]

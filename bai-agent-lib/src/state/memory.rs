@@ -35,7 +35,8 @@ impl StateStore for MemoryState {
         self.records.lock().remove(&kernel);
         match std::fs::remove_dir_all(self.scratch(kernel)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::new(ErrorKind::Unavailable, "the files of the kernel cannot be removed").source(error))
+                Err(Error::new(ErrorKind::Unavailable, "the files of the kernel cannot be removed")
+                    .source(error))
             }
             _ => Ok(()),
         }

@@ -75,7 +75,8 @@ impl NodeSeries {
 
 /// Busy milliseconds of each core.
 fn busy(stat: &str) -> BTreeMap<String, f64> {
-    let lines = stat.lines().filter_map(|line| line.strip_prefix("cpu")).filter(|rest| !rest.starts_with(' '));
+    let lines =
+        stat.lines().filter_map(|line| line.strip_prefix("cpu")).filter(|rest| !rest.starts_with(' '));
     lines
         .filter_map(|line| {
             let mut fields = line.split_whitespace();
@@ -121,7 +122,8 @@ mod tests {
 
     use super::*;
 
-    const STAT: &str = "cpu  30 0 30 40 0 0 0 0 0 0\ncpu0 10 0 20 30 5 1 1 0 9 0\ncpu1 20 0 10 10 0 0 0 0 0 0\nintr 1\n";
+    const STAT: &str =
+        "cpu  30 0 30 40 0 0 0 0 0 0\ncpu0 10 0 20 30 5 1 1 0 9 0\ncpu1 20 0 10 10 0 0 0 0 0 0\nintr 1\n";
 
     #[test]
     fn files_of_the_kernel_are_read() {
@@ -143,7 +145,10 @@ mod tests {
         };
         series.show(counters(1000.0, 0.0), 5.0, (1.0, 4.0), from_micros(0));
         let shown = series.show(counters(3500.0, 100.0), 5.0, (1.0, 4.0), from_micros(5_000_000));
-        assert_eq!(shown["node"]["cpu_util"], json!({"current": "2500", "capacity": "5000", "pct": "50", "unit_hint": "msec"}));
+        assert_eq!(
+            shown["node"]["cpu_util"],
+            json!({"current": "2500", "capacity": "5000", "pct": "50", "unit_hint": "msec"})
+        );
         assert_eq!(shown["devices"]["cpu_util"]["0"]["pct"], "50");
         assert_eq!(shown["node"]["net_rx"]["current"], "20");
         assert_eq!(shown["node"]["disk"]["pct"], "25");

@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn a_busy_kernel_shows_its_rates() {
         let mut series = KernelSeries::default();
-        let sample = |cpu_ms, memory| Sample { cpu_ms, memory, memory_limit: Some(1000), ..Sample::default() };
+        let sample =
+            |cpu_ms, memory| Sample { cpu_ms, memory, memory_limit: Some(1000), ..Sample::default() };
         series.fold(&sample(100.0, 500), from_micros(0));
         let stats = series.fold(&sample(1600.0, 250), from_micros(1_000_000));
         assert_eq!(stats["cpu_util"]["current"], "1500");

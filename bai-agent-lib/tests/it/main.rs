@@ -1,6 +1,9 @@
 //! Integration tests of the agent.
 
-mod process;
-
+mod crash;
 #[cfg(feature = "docker")]
 mod docker;
+mod process;
+mod reports;
+mod simulated;
+mod support;

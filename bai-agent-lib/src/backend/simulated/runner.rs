@@ -61,18 +61,21 @@ impl SimRunner {
         self.state.lock().statements * STATEMENT_MS
     }
 
-    /// Connects: all frames that were not acknowledged come first.
+    /// Connects: all frames that were not acknowledged are there at once.
     pub(super) fn connect(runner: &Arc<Self>) -> Connection {
-        let (sender, receiver) = mpsc::channel(64);
-        tokio::spawn(Arc::clone(runner).forward(sender));
+        let state = runner.state.lock();
+        let (sender, receiver) = mpsc::channel(state.frames.len() + 64);
+        let connected = Incoming::Connected { boot: Arc::clone(&runner.boot) };
+        for incoming in std::iter::once(connected).chain(state.frames.iter().map(|(_, frame)| frame.clone()))
+        {
+            // There is room for all of them.
+            let _ = sender.try_send(incoming);
+        }
+        tokio::spawn(Arc::clone(runner).forward(sender, state.seq));
         (Arc::new(SimLink(Arc::clone(runner))), receiver)
     }
 
-    async fn forward(self: Arc<Self>, to: mpsc::Sender<Incoming>) {
-        if to.send(Incoming::Connected { boot: Arc::clone(&self.boot) }).await.is_err() {
-            return;
-        }
-        let mut sent = 0;
+    async fn forward(self: Arc<Self>, to: mpsc::Sender<Incoming>, mut sent: u64) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -211,7 +214,9 @@ impl SimRunner {
     async fn value(&self, run_id: &str, expression: Expression) -> Option<String> {
         match expression {
             Expression::Text(text) => Some(text),
-            Expression::Variable(name) => Some(self.state.lock().variables.get(&name).cloned().unwrap_or_default()),
+            Expression::Variable(name) => {
+                Some(self.state.lock().variables.get(&name).cloned().unwrap_or_default())
+            }
             Expression::Input(prompt) => {
                 if !prompt.is_empty() {
                     self.output(run_id, Stream::Stdout, prompt);
@@ -267,7 +272,8 @@ impl SimRunner {
             self.event(Event::Finished { run_id, exit_code: INTERRUPTED, signal: None });
             return ReplyBody::Done;
         }
-        state.interrupted = state.active.is_some() && run_id.is_none_or(|id| state.active.as_deref() == Some(id));
+        state.interrupted =
+            state.active.is_some() && run_id.is_none_or(|id| state.active.as_deref() == Some(id));
         ReplyBody::Done
     }
 
