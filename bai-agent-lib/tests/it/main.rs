@@ -5,5 +5,6 @@ mod crash;
 mod docker;
 mod process;
 mod reports;
+mod rpc;
 mod simulated;
 mod support;
