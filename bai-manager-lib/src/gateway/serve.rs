@@ -54,8 +54,9 @@ pub async fn serve(
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, routes.clone(), shutdown.clone());
-                let expired = expired.clone();
+                // Tokens of their own: looking at a shared one takes a lock at every step of every connection.
+                let (shutdown, expired) = (shutdown.child_token(), expired.child_token());
+                let connection = connection(stream, peer, routes.clone(), shutdown);
                 connections.spawn(async move { expired.run_until_cancelled(connection).await });
             }
             Err(error) => {

@@ -222,8 +222,11 @@ impl Agent {
         self.row.lost_at.map(DateTime)
     }
 
+    /// Null until processor use has been measured: the official client takes that for granted.
     async fn live_stat(&self) -> Option<JsonString> {
-        JsonString::of(&self.row.live_stat)
+        let stat = &self.row.live_stat;
+        let measured = ["/node/cpu_util/pct", "/devices/cpu_util"];
+        if measured.iter().all(|path| stat.pointer(path).is_some()) { JsonString::of(stat) } else { None }
     }
 
     async fn version(&self) -> Option<&str> {

@@ -7,7 +7,7 @@ use super::keypair::directory;
 use super::scalar::{BigInt, DateTime, JsonString};
 use super::viewer::viewer;
 
-/// Limits of a keypair. Folders have none yet.
+/// Limits of a keypair. For folders there is none yet.
 #[derive(Debug, SimpleObject)]
 #[graphql(rename_fields = "snake_case")]
 pub(super) struct KeyPairResourcePolicy {
@@ -40,9 +40,10 @@ impl From<&KeypairPolicy> for KeyPairResourcePolicy {
             max_containers_per_session: Some(row.max_containers_per_session.into()),
             idle_timeout: Some(BigInt::signed(row.idle_timeout)),
             allowed_vfolder_hosts: Some(JsonString::empty()),
-            max_vfolder_count: None,
-            max_vfolder_size: None,
-            max_quota_scope_size: None,
+            // 0 is no limit. The official client cannot print null.
+            max_vfolder_count: Some(0),
+            max_vfolder_size: Some(BigInt::of(0)),
+            max_quota_scope_size: Some(BigInt::of(0)),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::world::World;
 /// Objects whose recorded keys need not be there: no idle checker runs here.
 const MAY_LACK_KEYS: [&str; 1] = ["idleChecks"];
 /// Keys whose recorded value has a type because of a feature that does not exist here, or not in the test.
-const MAY_BE_NULL: [&str; 4] = ["description", "status_info", "max_vfolder_count", "max_vfolder_size"];
+const MAY_BE_NULL: [&str; 2] = ["description", "status_info"];
 
 struct Golden(HashMap<String, Value>);
 

@@ -230,15 +230,15 @@ async fn users_see_themselves_admins_their_domain() {
 async fn lists_in_memory_are_filtered_too() {
     let world = World::start().await;
     let query = r#"{
-        agent_list(limit: 5, offset: 0, filter: "status == \"ALIVE\" & region contains \"loc\"") { items { id cpu_cur_pct } total_count }
+        agent_list(limit: 5, offset: 0, filter: "status == \"ALIVE\" & region contains \"loc\"") { items { id cpu_cur_pct live_stat } total_count }
         keypair_list(limit: 5, offset: 0, order: "-email") { items { user_id user_info { full_name } } total_count }
         user_list(limit: 5, offset: 0, filter: "role == \"USER\"") { items { email role status groups { name } } total_count }
     }"#;
     let data = world.query(&world.admin, query, json!({})).await["data"].clone();
-    assert_eq!(
-        data["agent_list"],
-        json!({ "items": [{ "id": "i-scripted", "cpu_cur_pct": 170.77 }], "total_count": 1 })
-    );
+    let agent = &data["agent_list"]["items"][0];
+    assert_eq!((&agent["id"], &agent["cpu_cur_pct"]), (&json!("i-scripted"), &json!(170.77)));
+    let stat: Value = serde_json::from_str(agent["live_stat"].as_str().unwrap()).unwrap();
+    assert_eq!(stat["devices"]["cpu_util"]["0"]["pct"], "85.19");
     assert_eq!(data["keypair_list"]["items"][0]["user_id"], "user@example.com");
     assert_eq!(
         data["user_list"],

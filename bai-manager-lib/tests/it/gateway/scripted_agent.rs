@@ -147,7 +147,7 @@ fn report(state: &State, with_images: bool) -> AgentReport {
                 "cpu_util": { "current": "8540", "capacity": "5000.75", "pct": "170.77", "unit_hint": "msec" },
                 "mem": { "current": "4322537472", "capacity": "25276510208", "pct": "17.1", "unit_hint": "bytes" },
             },
-            "devices": {},
+            "devices": { "cpu_util": { "0": { "current": "4260", "capacity": "5000.75", "pct": "85.19", "unit_hint": "msec" } } },
         }),
         isolation_gaps: Vec::new(),
         images: with_images.then(|| vec![image()]),
