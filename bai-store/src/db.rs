@@ -325,17 +325,6 @@ mod prepare {
 
     use super::*;
 
-    impl Db {
-        pub(crate) async fn prepare(&self, sql: Sql) -> Result<()> {
-            match self {
-                #[cfg(feature = "sqlite")]
-                Self::Sqlite(pools) => pools.writer.prepare(sql.sqlite).await.map(drop).map_err(failed),
-                #[cfg(feature = "postgres")]
-                Self::Postgres(pool) => pool.prepare(sql.postgres).await.map(drop).map_err(failed),
-            }
-        }
-    }
-
     impl Tx {
         pub(crate) async fn prepare(&mut self, sql: Sql) -> Result<()> {
             match self {

@@ -22,6 +22,9 @@
 //! # }
 //! ```
 
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("bai-store needs a database: enable the feature `sqlite` or `postgres`");
+
 mod agents;
 mod cipher;
 mod config;

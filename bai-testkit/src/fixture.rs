@@ -177,7 +177,7 @@ pub fn user(number: u128) -> User {
         status: UserStatus::Active,
         password_hash: Some(Secret::new("$argon2id$v=19$x".to_owned())),
         allowed_client_ip: vec!["10.0.0.0/8".to_owned()],
-        sudo_session_enabled: number % 2 == 0,
+        sudo_session_enabled: number.is_multiple_of(2),
         created_at: at(5),
         main_access_key: Some(AccessKey::new(format!("AKIA{number}"))),
     }

@@ -31,8 +31,9 @@ pub async fn an_agents_list_replaces_its_earlier_one(store: Arc<dyn ImageStore>)
     store.put_agent_images(&agent, &[image("a:1"), image("b:1")]).await.unwrap();
     store.put_agent_images(&agent, &[image("b:1"), image("c:1")]).await.unwrap();
     assert_eq!(store.agents_with("a:1").await.unwrap(), []);
-    assert_eq!(store.agents_with("b:1").await.unwrap(), [agent.clone()]);
-    assert_eq!(store.agents_with("c:1").await.unwrap(), [agent]);
+    for kept in ["b:1", "c:1"] {
+        assert_eq!(store.agents_with(kept).await.unwrap(), std::slice::from_ref(&agent));
+    }
 }
 
 pub async fn images_are_listed_once_per_name_and_architecture(store: Arc<dyn ImageStore>) {

@@ -31,7 +31,7 @@ macro_rules! lease_conformance {
     };
 }
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_secs(1);
 
 async fn acquire(lease: &dyn Lease, name: &str, holder: &str, ttl: Duration) -> Grant {

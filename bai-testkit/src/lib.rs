@@ -16,6 +16,8 @@
 
 #![allow(
     missing_docs,
+    clippy::assigning_clones,
+    clippy::unused_async, // every case is async, whatever it awaits
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::missing_panics_doc,

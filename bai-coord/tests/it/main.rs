@@ -1,1 +1,8 @@
-fn main(){}
+//! The suites on real servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::assigning_clones, clippy::print_stdout)]
+
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(feature = "redis")]
+mod redis;

@@ -123,7 +123,7 @@ fn claim(session: &Session) -> Option<(String, String)> {
 /// The one guarded update. Only one that claims a name can find it taken, and needs a savepoint for that.
 async fn replace(tx: &mut Tx, session: &Session, read_at: i64, claims: bool) -> Result<Result<()>> {
     let doc = to_doc(session)?;
-    let mut columns: Vec<_> = rows::columns(session)?.into_iter().chain([Arg::from(doc)]).collect();
+    let mut columns: Vec<_> = rows::columns(session).into_iter().chain([Arg::from(doc)]).collect();
     columns[1] = Arg::from(read_at);
     if !claims {
         return Ok(match tx.execute(REPLACE, &columns).await? {

@@ -33,8 +33,8 @@ impl Text {
     /// Appends an argument.
     pub(super) fn bind(&mut self, arg: Arg<'static>) -> &mut Self {
         self.args.push(arg);
-        self.sql.push_str(&format!("${}", self.args.len()));
-        self
+        let number = self.args.len().to_string();
+        self.push("$").push(&number)
     }
 
     pub(super) fn finish(self) -> (String, Vec<Arg<'static>>) {
@@ -116,28 +116,31 @@ pub(super) fn push(text: &mut Text, expr: &Expr) -> Result<()> {
 }
 
 fn push_comparison(text: &mut Text, comparison: &Comparison) -> Result<()> {
-    let unsupported =
-        || Error::of(code::FILTER_SYNTAX, "the comparison is not possible").with("field", &comparison.field);
-    let column = column(&comparison.field).ok_or_else(unsupported)?;
-    match (comparison.op, &comparison.literal, column) {
+    let Comparison { field, op, literal } = comparison;
+    let column = column(field).ok_or_else(impossible)?;
+    let asks_absent = match (op, literal) {
+        (Op::Eq | Op::Is, Literal::Null) => Some(true),
+        (Op::Ne | Op::IsNot, Literal::Null) => Some(false),
+        _ => None,
+    };
+    match (asks_absent, column, literal) {
         // A list of kernels is never absent.
-        (Op::Eq | Op::Is, Literal::Null, Column::OfKernels { .. }) => push_words(text, "FALSE"),
-        (Op::Ne | Op::IsNot, Literal::Null, Column::OfKernels { .. }) => push_words(text, "TRUE"),
-        (Op::Eq | Op::Is, Literal::Null, Column::Text(name) | Column::Number(name)) => {
-            push_words(text, &format!("{name} IS NULL"))
+        (Some(absent), Column::OfKernels { .. }, _) => {
+            text.push(if absent { "FALSE" } else { "TRUE" });
         }
-        (Op::Ne | Op::IsNot, Literal::Null, Column::Text(name) | Column::Number(name)) => {
-            push_words(text, &format!("{name} IS NOT NULL"))
+        (Some(absent), Column::Text(name) | Column::Number(name), _) => {
+            text.push(name).push(if absent { " IS NULL" } else { " IS NOT NULL" });
         }
-        (op, literal, Column::OfKernels { element, .. }) => push_any(text, element, op, literal),
-        (Op::In, Literal::List(items), column) => push_in(text, column, items),
-        (op, literal, column) => push_single(text, column, op, literal),
+        (None, Column::OfKernels { element, .. }, literal) => push_any(text, element, *op, literal)?,
+        (None, column, Literal::List(items)) if *op == Op::In => push_in(text, column, items)?,
+        (None, column, literal) => push_single(text, column, *op, literal)?,
     }
+    Ok(())
 }
 
-fn push_words(text: &mut Text, words: &str) -> Result<()> {
-    text.push(words);
-    Ok(())
+/// The refusal of what typing should have refused.
+fn impossible() -> Error {
+    Error::of(code::FILTER_SYNTAX, "the comparison is not possible")
 }
 
 /// Whether any element satisfies a comparison with a literal; undecided when none does and the comparison is with
@@ -177,26 +180,28 @@ fn push_in(text: &mut Text, column: Column, items: &[Literal]) -> Result<()> {
 /// One value compared with one literal.
 fn push_single(text: &mut Text, column: Column, op: Op, literal: &Literal) -> Result<()> {
     match (column, literal) {
-        (_, Literal::Null) => push_words(text, "CAST(NULL AS BOOLEAN)"),
+        (_, Literal::Null) => {
+            text.push("CAST(NULL AS BOOLEAN)");
+        }
         (Column::Text(name), Literal::Text(pattern)) if matches!(op, Op::Like | Op::Ilike | Op::Contains) => {
-            push_pattern(text, name, op, pattern)
+            push_pattern(text, name, op, pattern)?;
         }
         (Column::Text(name), Literal::Text(value)) => {
             text.push(name).push(sign(op)?).bind(plain(value).into_owned().into());
-            Ok(())
         }
         (Column::Number(name), Literal::Number(number)) => {
             let floor = number.floor();
             let limit = if number.is_sign_negative() { i64::MIN } else { i64::MAX };
             let whole = i64::try_from(floor).ok();
-            push_number(text, name, op, whole.unwrap_or(limit), whole.is_some() && floor == *number)
+            push_number(text, name, op, whole.unwrap_or(limit), whole.is_some() && floor == *number)?;
         }
         (Column::Number(name), Literal::Time(time)) => {
             let is_whole = time.timestamp_subsec_nanos() % 1000 == 0;
-            push_number(text, name, op, time.timestamp_micros(), is_whole)
+            push_number(text, name, op, time.timestamp_micros(), is_whole)?;
         }
-        _ => Err(Error::of(code::FILTER_SYNTAX, "the comparison is not possible")),
+        _ => return Err(impossible()),
     }
+    Ok(())
 }
 
 /// A whole number compared with one that may lie between `floor` and the next one.

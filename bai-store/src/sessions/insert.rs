@@ -51,7 +51,7 @@ async fn insert_one(
     }
     session.version = 1;
     let doc = to_doc(&session)?;
-    let columns: Vec<_> = rows::columns(&session)?.into_iter().chain([Arg::from(doc)]).collect();
+    let columns: Vec<_> = rows::columns(&session).into_iter().chain([Arg::from(doc)]).collect();
     if tx.execute(INSERT, &columns).await? == 0 {
         let existing = occupant(tx, &session).await?;
         return Err(rules::session_exists(existing, &session.name));

@@ -19,12 +19,12 @@ statements! {
     ADD_EVENT = "INSERT INTO session_events (session_id, at, published, doc) VALUES ($1, $2, FALSE, $3) RETURNING seq";
 }
 
-/// The columns of a session in the order of `$1` … `$24` of the statements that insert and replace it.
-pub(super) fn columns(session: &Session) -> Result<[Arg<'_>; 25]> {
+/// The columns of a session, its document aside, in the order of the statements that insert and replace it.
+pub(super) fn columns(session: &Session) -> [Arg<'_>; 25] {
     let owner = &session.owner;
     let join =
         |texts: &mut dyn Iterator<Item = &str>| plain(&texts.collect::<Vec<_>>().join("\u{1}")).into_owned();
-    Ok(args![
+    args![
         session.id.to_string(),
         session.version,
         plain(owner.access_key.as_str()),
@@ -50,7 +50,7 @@ pub(super) fn columns(session: &Session) -> Result<[Arg<'_>; 25]> {
         micros(fields::latest(session)),
         join(&mut session.kernels.iter().map(|kernel| kernel.image.as_str())),
         join(&mut fields::agents(session)),
-    ])
+    ]
 }
 
 pub(super) fn kernel_count(session: &Session) -> i64 {

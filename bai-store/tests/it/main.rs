@@ -1,5 +1,7 @@
 //! The suites of the stores on SQLite and PostgreSQL, and what only databases can get wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::assigning_clones, clippy::print_stdout)]
+
 #[cfg(feature = "sqlite")]
 mod crash;
 mod filters;

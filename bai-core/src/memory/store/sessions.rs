@@ -39,12 +39,14 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<Vec<Committed>> {
         let first_seq = self.last_seq + 1;
-        let mut done = Vec::with_capacity(new.len());
+        let mut done: Vec<Committed> = Vec::with_capacity(new.len());
         for change in new {
             match self.insert_one(change, agents, now) {
                 Ok(committed) => done.push(committed),
                 Err(error) => {
-                    done.iter().for_each(|committed: &Committed| self.remove(committed.session.id));
+                    for committed in &done {
+                        self.remove(committed.session.id);
+                    }
                     self.last_seq = first_seq - 1;
                     return Err(error);
                 }
