@@ -110,3 +110,16 @@ pub(super) async fn role(State(gateway): State<Gateway>, auth: Auth, params: Par
         "group_role": group_role,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_users_cost_a_real_verification() {
+        let parsed = PasswordHash::new(DUMMY_HASH).unwrap();
+        assert_eq!(parsed.algorithm, argon2::ARGON2ID_IDENT);
+        assert!(parsed.salt.is_some() && parsed.hash.is_some_and(|hash| hash.len() == 32));
+        assert!(!password_matches(None, &Secret::new("x".to_owned())));
+    }
+}
