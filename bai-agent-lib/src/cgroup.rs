@@ -61,14 +61,16 @@ pub struct Usage {
 }
 
 /// The control groups below one parent. Obtained from [`detect`], [`CgroupV1::open`] or [`CgroupV2::open`].
+///
+/// # Errors
+/// All methods return those of the file system.
+#[allow(clippy::missing_errors_doc)]
 pub trait Cgroups: fmt::Debug + Send + Sync + 'static {
     /// 1 or 2.
     fn version(&self) -> u8;
 
     /// Makes the group. Idempotent.
-    ///
-    /// # Errors
-    /// Those of the file system (so for all methods here); a group half made is removed by [`Cgroups::remove`].
+    /// A group half made is removed by [`Cgroups::remove`].
     fn create(&self, group: &str) -> io::Result<()>;
 
     /// Sets the limits that are given and returns in words the ones this host cannot set.

@@ -34,6 +34,7 @@ pub(crate) struct Signals {
 
 /// One start of a kernel.
 #[derive(Debug)]
+#[allow(clippy::struct_field_names)]
 pub(crate) struct Kernel {
     pub(crate) kernel: KernelRef,
     /// Known only through the back end: there is no record, so no runner can be reached.

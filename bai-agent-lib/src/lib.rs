@@ -21,7 +21,7 @@ pub mod plugin;
 mod ports;
 mod run;
 pub mod runner;
-pub mod scratch;
+mod scratch;
 pub mod state;
 pub mod stats;
 #[cfg(test)]

@@ -18,17 +18,12 @@ use bai_core::port::agent::KernelSpec;
 use bai_core::slots::SlotType;
 use bai_core::units::{self, SizeUnit};
 use bai_kernel_lib::config::{RunnerConfig, RuntimeType};
+use bai_kernel_lib::sandbox::CONTROL_DIR;
 
+use crate::backend::process::{RUNNER_CONFIG, RUNNER_SOCKET};
 use crate::files::Home;
 use crate::plugin::{Allocation, Grant};
 use crate::state::KernelRecord;
-
-/// Where the control directory is inside the kernel.
-pub const CONTROL_IN_KERNEL: &str = "/opt/kernel/control";
-/// The runner's configuration in the control directory; its path inside the kernel is the runner's only argument.
-pub const RUNNER_CONFIG: &str = "runner.json";
-/// The runner's socket in the control directory.
-pub const RUNNER_SOCKET: &str = "runner.sock";
 
 /// The directories of a kernel on the host.
 #[derive(Debug, Clone)]
@@ -84,7 +79,7 @@ fn runner_config(
     owner: (u32, u32),
 ) -> RunnerConfig {
     let label = |key: &str| record.spec.image_labels.get(&format!("ai.backend.{key}")).cloned();
-    let socket = Path::new(CONTROL_IN_KERNEL).join(RUNNER_SOCKET);
+    let socket = Path::new(CONTROL_DIR).join(RUNNER_SOCKET);
     let runtime = RuntimeType::from(label("runtime-type").unwrap_or_default());
     let mut config = RunnerConfig::new(socket, record.token.clone(), runtime);
     config.kernel_id = record.spec.kernel.id.to_string();
@@ -112,8 +107,11 @@ fn environ(spec: &KernelSpec, grant: &Grant, owner: (u32, u32)) -> BTreeMap<Stri
 
 /// `KEY=VALUE` lines. A value of several lines has no place there; the runner gets it from its configuration.
 fn environ_text(environ: &BTreeMap<String, String>) -> String {
-    let lines = environ.iter().filter(|(_, value)| !value.contains('\n'));
-    lines.map(|(name, value)| format!("{name}={value}\n")).collect()
+    let mut text = String::new();
+    for (name, value) in environ.iter().filter(|(_, value)| !value.contains('\n')) {
+        let _ = writeln!(text, "{name}={value}");
+    }
+    text
 }
 
 fn resource_text(allocation: &Allocation, grant: &Grant) -> String {

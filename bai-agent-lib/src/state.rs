@@ -106,11 +106,12 @@ impl KernelRecord {
 }
 
 /// Keeps the records, and says where the files of a kernel are. Calls are short (a small file) and made from async code.
+///
+/// # Errors
+/// All methods fail with `Unavailable` when the store cannot be read or written.
+#[allow(clippy::missing_errors_doc)]
 pub trait StateStore: fmt::Debug + Send + Sync + 'static {
     /// All records that can be read.
-    ///
-    /// # Errors
-    /// `Unavailable` when the store cannot be read (so for all methods here).
     fn load(&self) -> Result<Vec<KernelRecord>>;
 
     /// Writes a record: afterwards it is there as a whole, or the earlier one still is.

@@ -12,6 +12,7 @@ use super::core::{Core, stale};
 use super::drive::{Origin, blocking};
 use crate::files::Home;
 use crate::kernel::Kernel;
+use crate::log::ConsoleLog;
 use crate::scratch::Layout;
 use crate::state::KernelRecord;
 
@@ -159,7 +160,7 @@ impl Core {
         let failed = |error| Error::of(code::BACKEND_FAILED, "the log cannot be read").source(error);
         if kernel.log.lock().is_some() {
             return blocking(move || {
-                kernel.log.lock().as_ref().map_or(Ok(Vec::new()), |log| log.read()).map_err(failed)
+                kernel.log.lock().as_ref().map_or(Ok(Vec::new()), ConsoleLog::read).map_err(failed)
             })
             .await;
         }

@@ -58,6 +58,9 @@ pub(super) struct Core {
     pub(super) tasks: TaskTracker,
 }
 
+/// Service ports as clients see them, and the pairs of ports to publish: in the kernel, on the host.
+pub(super) type Ports = (Vec<ServicePort>, Vec<(u16, u16)>);
+
 /// What an earlier agent left in the back end, and the ends from then on.
 pub(super) struct Found {
     pub(super) started: Vec<Started>,
@@ -78,13 +81,13 @@ impl Core {
         let records = parts.state.load()?;
         // Watched before listed: no end falls in between.
         let exits = parts.backend.exits().await?;
-        let started = parts.backend.list().await?;
+        let found = parts.backend.list().await?;
         let living = || records.iter().filter(|record| !record.phase.is_over());
         living().for_each(|record| parts.plugins.restore(record.spec.kernel.id, &record.allocation));
         let taken: HashSet<u16> = living().flat_map(|record| &record.ports).map(|(_, host)| *host).collect();
-        let ports = PortPool::new(parts.options.bind_host, parts.options.port_range.clone(), &taken);
+        let pool = PortPool::new(parts.options.bind_host, parts.options.port_range.clone(), &taken);
         let creations = Semaphore::new(parts.options.creation_concurrency.max(1));
-        let core = Self {
+        let this = Self {
             capability: parts.backend.capability(),
             options: parts.options,
             backend: parts.backend,
@@ -93,7 +96,7 @@ impl Core {
             manager: parts.manager,
             plugins: parts.plugins,
             clock: parts.clock,
-            ports,
+            ports: pool,
             kernels: Mutex::default(),
             creations,
             dirty: Notify::new(),
@@ -104,8 +107,8 @@ impl Core {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        core.take_over(records, &started);
-        Ok((Arc::new(core), Found { started, exits }))
+        this.take_over(records, &found);
+        Ok((Arc::new(this), Found { started: found, exits }))
     }
 
     /// A kernel of this agent.
@@ -143,7 +146,7 @@ impl Core {
 
     /// Ports of a new kernel: service ports as clients see them, and the pairs to publish. With a back end that shares the
     /// host's network both are the same and nothing is published.
-    pub(super) fn assign_ports(&self, spec: &KernelSpec) -> Result<(Vec<ServicePort>, Vec<(u16, u16)>)> {
+    pub(super) fn assign_ports(&self, spec: &KernelSpec) -> Result<Ports> {
         let mut services = ports::service_ports(spec);
         if self.capability.kind != "docker" {
             return Ok((services, Vec::new()));

@@ -20,7 +20,7 @@ const LAST_FRAMES: Duration = Duration::from_millis(500);
 /// How long the exit code of a kernel that was ended is waited for.
 const EXIT_NOTICE: Duration = Duration::from_millis(200);
 /// Far enough to mean "never".
-const NEVER: Duration = Duration::from_secs(365 * 86400);
+const NEVER: Duration = Duration::from_hours(365 * 24);
 
 type Frames = mpsc::Receiver<Incoming>;
 
@@ -164,7 +164,7 @@ impl Core {
         match incoming {
             Incoming::Output { seq, run_id, stream, data } => {
                 if matches!(stream, Stream::Stdout | Stream::Stderr) {
-                    self.write_log(kernel, seq, &data);
+                    Self::write_log(kernel, seq, &data);
                 }
                 kernel.runs.output(seq, &run_id, stream, &data);
             }
@@ -182,7 +182,7 @@ impl Core {
         kernel.acknowledge();
     }
 
-    fn write_log(&self, kernel: &Kernel, seq: u64, data: &[u8]) {
+    fn write_log(kernel: &Kernel, seq: u64, data: &[u8]) {
         let (boot, _) = kernel.runs.ack_point();
         if let Some(log) = kernel.log.lock().as_mut()
             && let Err(error) = log.append(&boot, seq, data)

@@ -96,7 +96,7 @@ impl Home {
         let result = file
             .write_all(content)
             .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
-            .and_then(|()| fchown(file.as_fd(), self.uid(), self.gid()))
+            .and_then(|()| fchown(file.as_fd(), Some(self.uid()), Some(self.gid())))
             .and_then(|()| renameat(&parent, &*temporary, &parent, name));
         if result.is_err() {
             let _ = unlinkat(&parent, &*temporary, UnlinkatFlags::NoRemoveDir);
@@ -109,7 +109,15 @@ impl Home {
         let mut done = PathBuf::new();
         for name in path {
             match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => fchownat(&parent, name, self.uid(), self.gid(), AtFlags::AT_SYMLINK_NOFOLLOW)?,
+                Ok(()) => {
+                    fchownat(
+                        &parent,
+                        name,
+                        Some(self.uid()),
+                        Some(self.gid()),
+                        AtFlags::AT_SYMLINK_NOFOLLOW,
+                    )?;
+                }
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
@@ -127,12 +135,12 @@ impl Home {
         openat2(&self.root, path, how)
     }
 
-    fn uid(&self) -> Option<Uid> {
-        Some(Uid::from_raw(self.owner.0))
+    fn uid(&self) -> Uid {
+        Uid::from_raw(self.owner.0)
     }
 
-    fn gid(&self) -> Option<Gid> {
-        Some(Gid::from_raw(self.owner.1))
+    fn gid(&self) -> Gid {
+        Gid::from_raw(self.owner.1)
     }
 }
 

@@ -111,8 +111,8 @@ impl ComputePlugin for CpuPlugin {
 fn parse_list(list: &str) -> Vec<u32> {
     list.split(',')
         .filter_map(|part| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            Some(first.trim().parse::<u32>().ok()?..=last.trim().parse::<u32>().ok()?)
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            Some(low.trim().parse::<u32>().ok()?..=high.trim().parse::<u32>().ok()?)
         })
         .flatten()
         .collect()
@@ -129,17 +129,17 @@ mod tests {
     #[test]
     fn whole_cores_are_exclusive_while_they_last() {
         let plugin = CpuPlugin::new(vec![0, 1, 4], 1, true);
-        let (a, b, c) = (KernelId::random(), KernelId::random(), KernelId::random());
+        let [whole, part, late] = std::array::from_fn(|_| KernelId::random());
         let cpuset = |held: &Allocation| {
             let mut grant = Grant::default();
             plugin.grant(held, &mut grant);
             (grant.limits.cpu, grant.limits.cpuset)
         };
-        assert_eq!(cpuset(&plugin.allocate(a, &want("2")).unwrap()), (Some(2.0), vec![0, 1]));
-        assert_eq!(cpuset(&plugin.allocate(b, &want("0.5")).unwrap()), (Some(0.5), vec![]));
-        assert_eq!(plugin.allocate(c, &want("1")).unwrap_err().code(), code::OVER_CAPACITY);
-        plugin.release(a);
-        let held = plugin.allocate(c, &want("1")).unwrap();
+        assert_eq!(cpuset(&plugin.allocate(whole, &want("2")).unwrap()), (Some(2.0), vec![0, 1]));
+        assert_eq!(cpuset(&plugin.allocate(part, &want("0.5")).unwrap()), (Some(0.5), vec![]));
+        assert_eq!(plugin.allocate(late, &want("1")).unwrap_err().code(), code::OVER_CAPACITY);
+        plugin.release(whole);
+        let held = plugin.allocate(late, &want("1")).unwrap();
         assert_eq!(cpuset(&held), (Some(1.0), vec![0]));
     }
 

@@ -84,7 +84,7 @@ async fn much_output_is_replied_early_and_a_dropped_call_loses_nothing() {
     assert!(dropped.is_err());
     let reader = tokio::spawn({
         let runs = Arc::clone(&runs);
-        async move { runs.collect("a", Duration::from_secs(3600)).await }
+        async move { runs.collect("a", Duration::from_hours(1)).await }
     });
     tokio::task::yield_now().await;
     let before = Instant::now();

@@ -186,15 +186,9 @@ impl Link {
                     None => { commands_open = false; Ok(()) }
                     Some((command, answer)) => self.request(command, answer, writer).await,
                 },
-                changed = self.acks.changed(), if commands_open => match changed {
-                    Err(_) => Ok(()),
-                    Ok(()) => {
-                        self.acks.mark_unchanged();
-                        match self.acked() {
-                            Some(seq) => write_frame(writer, &AgentFrame::Ack(seq)).await,
-                            None => Ok(()),
-                        }
-                    }
+                changed = self.acks.changed(), if commands_open => match self.acked() {
+                    Some(seq) if changed.is_ok() => write_frame(writer, &AgentFrame::Ack(seq)).await,
+                    _ => Ok(()),
                 },
                 () = self.frames.closed() => return End::Unwanted,
             };

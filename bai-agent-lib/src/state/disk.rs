@@ -45,7 +45,7 @@ impl StateStore for DiskState {
                 Ok(record) => records.extend(record),
                 // Never a reason not to start: what runs there is found through the back end.
                 Err(error) => {
-                    tracing::warn!(%error, path = %entry.path().display(), "unreadable kernel record")
+                    tracing::warn!(%error, path = %entry.path().display(), "unreadable kernel record");
                 }
             }
         }

@@ -1,4 +1,6 @@
 //! Integration tests of the agent.
+#![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::duplicate_mod)] // the Docker tests use the client of the process tests
 
 mod crash;
 #[cfg(feature = "docker")]

@@ -13,7 +13,7 @@ use crate::support::{Node, options};
 async fn changes_are_reported_at_once_and_images_only_when_they_change() {
     let node = Node::new(SimulatedOptions::default());
     let mut slow = options(node.dir.path());
-    slow.report_interval = Duration::from_secs(3600);
+    slow.report_interval = Duration::from_hours(1);
     let agent = node.agent(slow).await;
     let subject = node.under_test(Arc::clone(&agent) as _);
     assert!(node.manager.report(|_| true).await.images.is_some());

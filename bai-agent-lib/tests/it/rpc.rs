@@ -102,7 +102,7 @@ async fn a_silent_peer_meets_the_deadline_and_garbage_is_refused() {
     // The peer accepts and never says a word: an execute call gives up after its flush timeout and ten seconds.
     let silent = tokio::spawn(async move {
         let connection = listener.accept().await.unwrap();
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         drop(connection);
     });
     let mut call = request(ExecuteMode::Query, None, "1");

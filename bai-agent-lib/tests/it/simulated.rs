@@ -33,6 +33,7 @@ mod direct {
 mod backend {
     use super::*;
 
+    #[allow(clippy::unused_async)] // what the suite takes
     async fn fresh() -> Option<Subject<BackendUnderTest>> {
         let delay = (Duration::from_millis(1), Duration::from_millis(3));
         let backend =
@@ -68,9 +69,9 @@ async fn failing_starts_are_reported_and_leave_nothing() {
     let agent = node.start().await;
     let subject = node.under_test(Arc::clone(&agent) as _);
     let mut specs: Vec<_> = (0..40).map(|_| subject.spec()).collect();
-    specs
-        .iter_mut()
-        .for_each(|spec| spec.slots.insert("cpu", "0.2".parse::<bai_core::slots::Amount>().unwrap()));
+    for spec in &mut specs {
+        spec.slots.insert("cpu", "0.2".parse::<bai_core::slots::Amount>().unwrap());
+    }
     let kernels: Vec<_> = specs.iter().map(|spec| spec.kernel).collect();
     agent.create_kernels(specs).await.unwrap();
     let (mut running, mut failed) = (0, 0);
@@ -99,7 +100,7 @@ async fn failing_starts_are_reported_and_leave_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kernel_can_be_ended_while_it_starts() {
-    let delay = (Duration::from_secs(600), Duration::from_secs(600));
+    let delay = (Duration::from_mins(10), Duration::from_mins(10));
     let node = Node::new(SimulatedOptions { start_delay: delay, ..SimulatedOptions::default() });
     let agent = node.start().await;
     let subject = node.under_test(Arc::clone(&agent) as _);
@@ -136,7 +137,7 @@ async fn thousands_of_kernels_fit() {
     options.cpu = Some(10_000);
     options.mem = Some(1 << 50);
     options.pin_cpus = false;
-    options.stats_interval = Duration::from_secs(3600);
+    options.stats_interval = Duration::from_hours(1);
     let agent = node.agent(options).await;
     let subject = node.under_test(Arc::clone(&agent) as _);
     let specs: Vec<_> = (0..COUNT).map(|_| subject.spec()).collect();
