@@ -7,7 +7,7 @@
 mod cpu;
 mod mem;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use bai_core::error::{Error, Result, code};
@@ -178,4 +178,27 @@ fn over_capacity(slot: &str, wanted: Amount, left: Amount) -> Error {
         .with("slot", slot)
         .with("requested", wanted)
         .with("left", left)
+}
+
+/// Who holds what of one slot, with the sum at hand.
+#[derive(Debug, Default)]
+struct Holdings {
+    by_kernel: HashMap<KernelId, DeviceAmounts>,
+    total: Amount,
+}
+
+impl Holdings {
+    /// Notes what a kernel holds, in place of what it held before.
+    fn put(&mut self, kernel: KernelId, devices: DeviceAmounts) {
+        self.remove(kernel);
+        self.total = self.total.saturating_add(devices.values().copied().sum());
+        self.by_kernel.insert(kernel, devices);
+    }
+
+    /// What the kernel held, which it no longer does.
+    fn remove(&mut self, kernel: KernelId) -> DeviceAmounts {
+        let devices = self.by_kernel.remove(&kernel).unwrap_or_default();
+        self.total = self.total.saturating_sub(devices.values().copied().sum());
+        devices
+    }
 }

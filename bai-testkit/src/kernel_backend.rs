@@ -83,7 +83,10 @@ pub async fn starting_again_returns_what_runs(subject: Arc<BackendUnderTest>) {
     let (spec, started) = subject.start().await;
     assert_eq!((started.kernel, started.session, &started.exit), (spec.kernel, spec.session, &None));
     let again = subject.backend.start(&spec).await.unwrap();
-    assert_eq!((again.container_id, again.endpoint), (started.container_id.clone(), started.endpoint.clone()));
+    assert_eq!(
+        (again.container_id, again.endpoint),
+        (started.container_id.clone(), started.endpoint.clone())
+    );
     let listed = subject.listed(spec.kernel).await.unwrap();
     assert_eq!((listed.container_id, listed.endpoint), (started.container_id, started.endpoint));
     assert_eq!((listed.session, listed.exit), (spec.session, None));

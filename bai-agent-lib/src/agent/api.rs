@@ -33,6 +33,9 @@ impl AgentApi for Agent {
 
     async fn start_batch(&self, kernel: KernelRef) -> Result<()> {
         let kernel = self.core.kernel(kernel)?;
+        if kernel.with_record(|record| record.batch.is_some()) {
+            return Ok(());
+        }
         kernel.settled(self.core.options.command_timeout).await?;
         kernel.runner()?;
         if kernel.begin_batch(self.core.clock.now().timestamp_micros())? {
@@ -110,11 +113,13 @@ impl Core {
 
     /// A record with everything the kernel is to hold. What its predecessor holds goes over to it.
     fn accept(&self, spec: KernelSpec, earlier: Option<&Kernel>) -> (Arc<Kernel>, Origin) {
-        if let Some(earlier) = earlier {
-            let held = earlier.update(|record| std::mem::take(&mut record.allocation.0));
-            if held.is_ok_and(|held| !held.is_empty()) {
-                self.plugins.release(spec.kernel.id);
+        if let Some(earlier) = earlier
+            && earlier.with_record(|record| !record.allocation.0.is_empty())
+        {
+            if let Err(error) = earlier.update(|record| record.allocation.0.clear()) {
+                tracing::warn!(kernel = %spec.kernel.id, %error, "the hand-over cannot be recorded");
             }
+            self.plugins.release(spec.kernel.id);
         }
         let mut record = KernelRecord::new(spec, hex::encode(rand::random::<[u8; 32]>()));
         let origin = match self.reserve(&mut record) {

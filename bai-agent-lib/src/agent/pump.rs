@@ -52,7 +52,7 @@ impl Core {
                 (signals.stop.clone(), signals.exit.clone())
             };
             if let Some(exit) = exit {
-                self.last_frames(kernel, frames.as_mut()).await;
+                self.last_frames(kernel, frames.as_mut(), false).await;
                 return if connected || !starting { Ok(exit) } else { Err(died_early(&exit)) };
             }
             if let Some(reason) = stop {
@@ -191,15 +191,17 @@ impl Core {
         }
     }
 
-    /// Takes what an ended runner sent before its end.
-    async fn last_frames(&self, kernel: &Kernel, frames: Option<&mut Frames>) {
+    /// Takes what an ended runner sent before its end. With `killed`, runs that end are those that were ended with their
+    /// kernel, which clients see as such.
+    async fn last_frames(&self, kernel: &Kernel, frames: Option<&mut Frames>, killed: bool) {
         let Some(frames) = frames else { return };
         let drain = async {
             while let Some(incoming) = frames.recv().await {
-                if incoming == Incoming::Disconnected {
-                    return;
+                match incoming {
+                    Incoming::Disconnected => return,
+                    Incoming::Event { event: Event::Finished { .. }, .. } if killed => {}
+                    incoming => self.incoming(kernel, incoming),
                 }
-                self.incoming(kernel, incoming);
             }
         };
         let _ = tokio::time::timeout(LAST_FRAMES, drain).await;
@@ -216,7 +218,7 @@ impl Core {
         if let Err(error) = stop.await {
             tracing::warn!(kernel = %kernel.kernel.id, %error, "the kernel cannot be ended yet");
         }
-        self.last_frames(kernel, frames).await;
+        self.last_frames(kernel, frames, true).await;
         let notice = tokio::time::timeout(EXIT_NOTICE, kernel.wait(|signals| signals.exit.is_some())).await;
         let exit = match notice {
             Ok(signals) => signals.exit,

@@ -12,6 +12,8 @@ use super::core::Core;
 
 /// Changes that come closer together than this go into one report.
 const COALESCE: Duration = Duration::from_millis(1);
+/// With many kernels a report takes longer; reporting then gets at most a third of the time, with pauses up to this.
+const LONGEST_COALESCE: Duration = Duration::from_millis(250);
 /// Longest time the manager may take to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest time a last report may take.
@@ -25,12 +27,14 @@ impl Core {
         let mut unknown = HashMap::new();
         let mut pause = FIRST_PAUSE;
         loop {
+            let begun = Instant::now();
             match self.report(false, DEADLINE).await {
                 Ok(reply) => {
                     pause = FIRST_PAUSE;
+                    let rest = (begun.elapsed() * 2).clamp(COALESCE, LONGEST_COALESCE);
                     self.handle_unknown(&mut unknown, reply.unknown);
                     let _ = tokio::time::timeout(self.next_report(&unknown), self.dirty.notified()).await;
-                    tokio::time::sleep(COALESCE).await;
+                    tokio::time::sleep(rest).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the manager did not take the report");

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeSet;
 
 use bai_core::error::{Error, Result, code};
 use bai_core::id::KernelId;
@@ -6,7 +6,7 @@ use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Allocation, ComputePlugin, DeviceAmounts, Grant, over_capacity};
+use super::{Allocation, ComputePlugin, DeviceAmounts, Grant, Holdings, over_capacity};
 
 /// Device id of the cores that are shared.
 const SHARED: &str = "shared";
@@ -17,8 +17,26 @@ const SHARED: &str = "shared";
 pub struct CpuPlugin {
     capacity: u32,
     /// Core numbers that may be given to one kernel alone.
-    cores: Vec<u32>,
-    held: Mutex<HashMap<KernelId, DeviceAmounts>>,
+    cores: BTreeSet<u32>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    holdings: Holdings,
+    /// Cores that some kernel has alone.
+    taken: BTreeSet<u32>,
+}
+
+impl Held {
+    fn put(&mut self, kernel: KernelId, devices: &DeviceAmounts) {
+        self.taken.extend(core_numbers(devices));
+        self.holdings.put(kernel, devices.clone());
+    }
+}
+
+fn core_numbers(devices: &DeviceAmounts) -> impl Iterator<Item = u32> {
+    devices.keys().filter_map(|device| device.parse().ok())
 }
 
 impl CpuPlugin {
@@ -29,7 +47,7 @@ impl CpuPlugin {
         let capacity = u32::try_from(cores.len()).unwrap_or(u32::MAX).saturating_mul(overcommit);
         Self {
             capacity,
-            cores: if pin && overcommit == 1 { cores } else { Vec::new() },
+            cores: if pin && overcommit == 1 { cores.into_iter().collect() } else { BTreeSet::new() },
             held: Mutex::default(),
         }
     }
@@ -42,11 +60,10 @@ impl CpuPlugin {
     }
 
     /// Cores for one kernel alone, lowest numbers first; `None` when there are not enough or the amount is not whole.
-    fn exclusive(&self, wanted: Amount, held: &HashMap<KernelId, DeviceAmounts>) -> Option<DeviceAmounts> {
+    fn exclusive(&self, wanted: Amount, taken: &BTreeSet<u32>) -> Option<DeviceAmounts> {
         let count = usize::try_from(wanted.to_u64().filter(|_| wanted.is_integer())?).ok()?;
-        let free =
-            self.cores.iter().map(u32::to_string).filter(|core| !held.values().any(|h| h.contains_key(core)));
-        let cores: DeviceAmounts = free.take(count).map(|core| (core, Amount::ONE)).collect();
+        let free = self.cores.difference(taken).take(count);
+        let cores: DeviceAmounts = free.map(|core| (core.to_string(), Amount::ONE)).collect();
         (cores.len() == count).then_some(cores)
     }
 }
@@ -74,32 +91,33 @@ impl ComputePlugin for CpuPlugin {
             return Err(Error::of(code::INVALID_SLOTS, "not an amount of cores").with("requested", wanted));
         }
         let mut held = self.held.lock();
-        let used: Amount = held.values().flat_map(BTreeMap::values).copied().sum();
-        let left = Amount::from(self.capacity).saturating_sub(used);
+        let left = Amount::from(self.capacity).saturating_sub(held.holdings.total);
         if wanted > left {
             return Err(over_capacity("cpu", wanted, left));
         }
-        let devices = self
-            .exclusive(wanted, &held)
-            .unwrap_or_else(|| [(SHARED.to_owned(), wanted)].into_iter().collect());
-        held.insert(kernel, devices.clone());
+        let shared = || [(SHARED.to_owned(), wanted)].into_iter().collect();
+        let devices = self.exclusive(wanted, &held.taken).unwrap_or_else(shared);
+        held.put(kernel, &devices);
         Ok(Allocation([("cpu".into(), devices)].into_iter().collect()))
     }
 
     fn restore(&self, kernel: KernelId, held: &Allocation) {
         if let Some(devices) = held.0.get("cpu") {
-            self.held.lock().insert(kernel, devices.clone());
+            self.held.lock().put(kernel, devices);
         }
     }
 
     fn release(&self, kernel: KernelId) {
-        self.held.lock().remove(&kernel);
+        let mut held = self.held.lock();
+        for core in core_numbers(&held.holdings.remove(kernel)) {
+            held.taken.remove(&core);
+        }
     }
 
     fn grant(&self, held: &Allocation, grant: &mut Grant) {
         let Some(devices) = held.0.get("cpu") else { return };
         grant.limits.cpu = Some(held.total("cpu").to_f64());
-        grant.limits.cpuset = devices.keys().filter_map(|device| device.parse().ok()).collect();
+        grant.limits.cpuset = core_numbers(devices).collect();
     }
 
     fn attached(&self, _held: &Allocation) -> Vec<Value> {

@@ -1,18 +1,16 @@
-use std::collections::HashMap;
-
 use bai_core::error::{Error, Result, code};
 use bai_core::id::KernelId;
 use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Allocation, ComputePlugin, Grant, over_capacity};
+use super::{Allocation, ComputePlugin, DeviceAmounts, Grant, Holdings, over_capacity};
 
 /// The slot `mem`: bytes of memory.
 #[derive(Debug)]
 pub struct MemPlugin {
     capacity: u64,
-    held: Mutex<HashMap<KernelId, Amount>>,
+    held: Mutex<Holdings>,
 }
 
 impl MemPlugin {
@@ -55,21 +53,23 @@ impl ComputePlugin for MemPlugin {
             return Err(Error::of(code::INVALID_SLOTS, "not a size in bytes").with("requested", wanted));
         }
         let mut held = self.held.lock();
-        let left = Amount::from(self.capacity).saturating_sub(held.values().copied().sum());
+        let left = Amount::from(self.capacity).saturating_sub(held.total);
         if wanted > left {
             return Err(over_capacity("mem", wanted, left));
         }
-        held.insert(kernel, wanted);
-        let devices = [("root".to_owned(), wanted)].into_iter().collect();
+        let devices: DeviceAmounts = [("root".to_owned(), wanted)].into_iter().collect();
+        held.put(kernel, devices.clone());
         Ok(Allocation([("mem".into(), devices)].into_iter().collect()))
     }
 
     fn restore(&self, kernel: KernelId, held: &Allocation) {
-        self.held.lock().insert(kernel, held.total("mem"));
+        if let Some(devices) = held.0.get("mem") {
+            self.held.lock().put(kernel, devices.clone());
+        }
     }
 
     fn release(&self, kernel: KernelId) {
-        self.held.lock().remove(&kernel);
+        self.held.lock().remove(kernel);
     }
 
     fn grant(&self, held: &Allocation, grant: &mut Grant) {

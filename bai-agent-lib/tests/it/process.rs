@@ -1,6 +1,7 @@
 //! The process back end with real sandboxes and the real runner, as root and as a normal user.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+mod agent;
 mod client;
 mod hostile;
 mod kernel;

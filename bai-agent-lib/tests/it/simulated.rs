@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bai_agent_lib::Agent;
 use bai_agent_lib::backend::simulated::{SimulatedBackend, SimulatedOptions};
+use bai_agent_lib::state::DiskState;
 use bai_core::port::AgentApi;
 use bai_core::port::agent::{KernelRef, KernelStage};
 use bai_core::port::backend::{Limits, StartSpec};
@@ -127,6 +129,28 @@ async fn creations_at_the_same_time_are_bounded() {
         subject.running(kernel).await;
     }
     assert!(before.elapsed() >= Duration::from_millis(150), "{:?}", before.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agents_own_share_of_a_start_is_small() {
+    let node = Node::new(SimulatedOptions::default());
+    // With everything that a real kernel gets on disk, and a back end that takes no time.
+    let state = Arc::new(DiskState::open(node.dir.path()).unwrap());
+    let builder = Agent::builder(options(node.dir.path())).simulated(&node.backend).state(state);
+    let agent = Arc::new(builder.manager(Arc::clone(&node.manager) as _).start().await.unwrap());
+    let subject = node.under_test(Arc::clone(&agent) as _);
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let before = std::time::Instant::now();
+        let kernel = subject.kernel().await;
+        times.push(before.elapsed());
+        subject.end(kernel).await;
+        agent.forget(kernel).await.unwrap();
+    }
+    times.sort();
+    eprintln!("create to reported Running: median {:?}", times[10]);
+    assert!(times[10] < Duration::from_millis(100), "{times:?}");
+    assert_eq!(std::fs::read_dir(node.dir.path().join("scratch")).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

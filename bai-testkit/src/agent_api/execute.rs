@@ -12,7 +12,11 @@ pub async fn a_query_runs_to_its_end(agent: Arc<AgentUnderTest>) {
     let reply = agent.query(kernel, "print('hello')\nprint('world')").await;
     assert_eq!((reply.status, reply.exit_code), (RunStatus::Finished, Some(0)));
     assert_eq!(text_of(&reply, "stdout"), "hello\nworld\n");
-    assert!(reply.run_id.len() == 32 && reply.run_id.chars().all(|c| c.is_ascii_hexdigit()), "{}", reply.run_id);
+    assert!(
+        reply.run_id.len() == 32 && reply.run_id.chars().all(|c| c.is_ascii_hexdigit()),
+        "{}",
+        reply.run_id
+    );
     let reply = agent.query(kernel, "raise ValueError('broken')").await;
     assert_eq!((reply.status, reply.exit_code), (RunStatus::Finished, Some(0)));
     assert!(text_of(&reply, "stderr").contains("broken"), "{:?}", reply.console);
@@ -58,7 +62,8 @@ pub async fn runs_are_served_in_their_order(agent: Arc<AgentUnderTest>) {
 
 pub async fn an_interrupt_ends_a_run(agent: Arc<AgentUnderTest>) {
     let kernel = agent.kernel().await;
-    let mut first = request(ExecuteMode::Query, None, "import time\nprint('go')\ntime.sleep(600)\nprint('never')");
+    let mut first =
+        request(ExecuteMode::Query, None, "import time\nprint('go')\ntime.sleep(600)\nprint('never')");
     first.flush_timeout_ms = 0;
     let mut reply = agent.call(kernel, first).await;
     while text_of(&reply, "stdout") != "go\n" {
@@ -115,7 +120,11 @@ pub async fn the_final_reply_can_be_had_again(agent: Arc<AgentUnderTest>) {
     assert_eq!(log.matches("once").count(), 1);
 }
 
-fn batch(clean: Option<&str>, build: Option<&str>, exec: Option<&str>) -> bai_core::execution::ExecuteRequest {
+fn batch(
+    clean: Option<&str>,
+    build: Option<&str>,
+    exec: Option<&str>,
+) -> bai_core::execution::ExecuteRequest {
     let text = |step: Option<&str>| step.map(str::to_owned);
     let steps = BatchOptions { clean: text(clean), build: text(build), build_log: false, exec: text(exec) };
     bai_core::execution::ExecuteRequest { batch: steps, ..request(ExecuteMode::Batch, None, "") }
@@ -131,7 +140,10 @@ pub async fn the_steps_of_a_batch_run_are_replied(agent: Arc<AgentUnderTest>) {
         reply = agent.call(kernel, request(ExecuteMode::Continue, Some(&reply.run_id), "")).await;
     }
     let steps: Vec<_> = seen.iter().filter(|(status, ..)| *status != RunStatus::Continued).collect();
-    assert_eq!(steps.iter().map(|step| step.0).collect::<Vec<_>>(), [RunStatus::CleanFinished, RunStatus::BuildFinished]);
+    assert_eq!(
+        steps.iter().map(|step| step.0).collect::<Vec<_>>(),
+        [RunStatus::CleanFinished, RunStatus::BuildFinished]
+    );
     assert!(steps.iter().all(|step| step.1 == Some(0)));
     let built: String = seen.iter().map(|(.., text)| text.as_str()).collect();
     assert!(built.contains("built"), "{seen:?}");

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bai_core::KernelId;
 use bai_core::error::{ErrorKind, Result, code};
 use bai_core::execution::{ExecuteMode, UploadFile};
 use bai_core::port::agent::{BatchOutcome, KernelRef, KernelStage};
 use bai_core::slots::Amount;
-use bai_core::KernelId;
 use serde_json::Map;
 
 use super::{AgentUnderTest, LONG, request};
