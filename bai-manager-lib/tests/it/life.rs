@@ -5,7 +5,7 @@ use bai_core::execution::{BatchOptions, ExecuteMode, ExecuteRequest, RunStatus};
 use bai_core::port::{LogStore, SessionStore};
 use bai_core::status::{ClusterMode, SessionResult, SessionStatus};
 
-use crate::world::{World, batch, small};
+use crate::world::{Manners, World, batch, small};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_created_run_and_destroyed() {
@@ -43,7 +43,8 @@ async fn a_session_is_created_run_and_destroyed() {
     world.until("the agent has forgotten the kernel", |world| world.agents[0].kernel_count() == 0).await;
     world.check_books().await;
 
-    let names: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.event.name.clone()).collect();
+    let names: Vec<_> =
+        std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.event.name.clone()).collect();
     let expected = [
         "session_enqueued",
         "session_scheduled",
@@ -128,14 +129,14 @@ async fn a_restart_keeps_the_session_and_replaces_the_kernel() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_batch_session_runs_its_command_again() {
     let world = World::new(&[4]).await;
-    world.agents[0].behave(crate::world::Manners { never_starts: true, ..Default::default() });
-    let mut request = batch("twice", "true");
-    request.enqueue_only = true;
-    let session = world.create(request).await.unwrap();
-    world.reaches(session.id, SessionStatus::Preparing).await;
-    world.agents[0].behave(crate::world::Manners::default());
-    world.reaches(session.id, SessionStatus::Terminated).await;
-    assert_eq!(world.stored(session.id).await.result, SessionResult::Success);
+    world.agents[0].behave(Manners { endless_batch: true, ..Manners::default() });
+    let session = world.create(batch("twice", "true")).await.unwrap();
+    world.until("the command runs", |world| world.agents[0].batch_starts() == 1).await;
+    world.agents[0].behave(Manners::default());
+    world.manager().sessions().restart(&world.scope, "twice").await.unwrap();
+    let session = world.reaches(session.id, SessionStatus::Terminated).await;
+    assert_eq!(session.result, SessionResult::Success);
+    assert_eq!(session.main().generation, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,9 @@ use bai_core::port::store::{Agent, SessionQuery};
 use bai_core::port::{AgentApi, SessionStore};
 use bai_core::session::KernelExit;
 use bai_core::slots::{ResourceSlots, SlotType};
-use bai_core::{AgentId, Error, ErrorKind, KernelId, Result, Secret, Session, SessionId, SessionStatus, SystemClock};
+use bai_core::{
+    AgentId, Error, ErrorKind, KernelId, Result, Secret, Session, SessionId, SessionStatus, SystemClock,
+};
 use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::identity::Bootstrap;
 use bai_manager_lib::session::CreateSession;
@@ -39,6 +41,8 @@ pub(crate) struct Manners {
     pub(crate) ignores_destroy: bool,
     /// Commands never answer.
     pub(crate) hangs: bool,
+    /// Startup commands do not end.
+    pub(crate) endless_batch: bool,
     /// No reports are sent.
     pub(crate) silent: bool,
     /// Every other report is lost on the way.
@@ -101,7 +105,8 @@ impl FakeAgent {
     /// A kernel ends by itself.
     pub(crate) fn die(&self, kernel: KernelId, code: i32, oom: bool) {
         if let Some(known) = self.kernels.lock().get_mut(&kernel) {
-            known.stage = KernelStage::Exited(KernelExit { code: Some(code), reason: "self-terminated".into(), oom });
+            known.stage =
+                KernelStage::Exited(KernelExit { code: Some(code), reason: "self-terminated".into(), oom });
         }
         self.changed.notify_one();
     }
@@ -245,9 +250,11 @@ impl AgentApi for FakeAgent {
     async fn destroy_kernel(&self, kernel: KernelRef, reason: &str) -> Result<()> {
         let manners = self.manners().await;
         let mut kernels = self.kernels.lock();
-        let known = kernels.get_mut(&kernel.id).filter(|known| known.spec.kernel == kernel).ok_or_else(not_found)?;
+        let known =
+            kernels.get_mut(&kernel.id).filter(|known| known.spec.kernel == kernel).ok_or_else(not_found)?;
         if !manners.ignores_destroy && !matches!(known.stage, KernelStage::Exited(_)) {
-            known.stage = KernelStage::Exited(KernelExit { code: Some(137), reason: reason.into(), oom: false });
+            known.stage =
+                KernelStage::Exited(KernelExit { code: Some(137), reason: reason.into(), oom: false });
         }
         self.changed.notify_one();
         Ok(())
@@ -265,11 +272,11 @@ impl AgentApi for FakeAgent {
     }
 
     async fn start_batch(&self, kernel: KernelRef) -> Result<()> {
-        self.manners().await;
+        let manners = self.manners().await;
         let mut kernels = self.kernels.lock();
         let known = kernels.get_mut(&kernel.id).ok_or_else(not_found)?;
-        if known.batch.is_none() {
-            known.batch_starts += 1;
+        known.batch_starts += 1;
+        if known.batch.is_none() && !manners.endless_batch {
             let ok = known.spec.startup_command.as_deref() == Some("true");
             let (exit_code, reason) = if ok { (0, "task-finished") } else { (3, "task-failed") };
             known.batch = Some(BatchOutcome { exit_code, reason: reason.into() });
@@ -454,6 +461,11 @@ impl World {
         create.map(|outcome| outcome.session)
     }
 
+    pub(crate) async fn store_has(&self, name: &str) -> bool {
+        let query = SessionQuery { name: Some(name.into()), ..SessionQuery::default() };
+        self.store.find(&query).await.unwrap().total > 0
+    }
+
     pub(crate) async fn stored(&self, id: SessionId) -> Session {
         self.store.get(id).await.unwrap().expect("the session is stored")
     }
@@ -487,7 +499,8 @@ impl World {
         let all = self.store.find(&SessionQuery::default()).await.unwrap().items;
         let mut held = HashMap::<AgentId, ResourceSlots>::new();
         for kernel in all.iter().flat_map(|session| &session.kernels) {
-            let expected = if kernel.status.holds_capacity() { kernel.requested.clone() } else { ResourceSlots::new() };
+            let expected =
+                if kernel.status.holds_capacity() { kernel.requested.clone() } else { ResourceSlots::new() };
             assert_eq!(kernel.allocated, expected, "{} in {}", kernel.id, kernel.status);
             if let Some(agent) = &kernel.agent {
                 held.entry(agent.clone()).or_default().add(&kernel.allocated);
