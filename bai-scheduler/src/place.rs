@@ -48,7 +48,11 @@ impl<'a> Room<'a> {
     pub(crate) fn place(&mut self, session: &Pending, rules: &Rules<'_>) -> Result<Vec<AgentId>, String> {
         let requirements = requirements(session);
         if !session.designated.is_empty() && session.designated.len() != requirements.len() {
-            return Err(format!("{} agents are designated for {} kernels", session.designated.len(), requirements.len()));
+            return Err(format!(
+                "{} agents are designated for {} kernels",
+                session.designated.len(),
+                requirements.len()
+            ));
         }
         let mut taken: Vec<usize> = Vec::with_capacity(requirements.len());
         for requirement in &requirements {
@@ -76,7 +80,12 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn find(&mut self, need: &Requirement<'_>, session: &Pending, rules: &Rules<'_>) -> Result<usize, String> {
+    fn find(
+        &mut self,
+        need: &Requirement<'_>,
+        session: &Pending,
+        rules: &Rules<'_>,
+    ) -> Result<usize, String> {
         let key = need.designated.is_none().then(|| need.key());
         if let Some(reason) = key.as_ref().and_then(|key| self.hopeless.get(key)) {
             return Err(reason.clone());
@@ -107,8 +116,10 @@ impl<'a> Room<'a> {
             return Err("no agent is available in the resource group".to_owned());
         }
         let wanted = canonical_architecture(need.architecture);
-        let same: Vec<_> =
-            all.into_iter().filter(|i| canonical_architecture(&self.agents[*i].architecture) == wanted).collect();
+        let same: Vec<_> = all
+            .into_iter()
+            .filter(|i| canonical_architecture(&self.agents[*i].architecture) == wanted)
+            .collect();
         if same.is_empty() {
             return Err(format!("no available agent has the architecture {wanted}"));
         }
@@ -122,9 +133,17 @@ impl<'a> Room<'a> {
         Ok(able)
     }
 
-    fn with_room(&self, need: &Requirement<'_>, agents: &[usize], rules: &Rules<'_>) -> Result<Vec<usize>, String> {
-        let fitting: Vec<_> =
-            agents.iter().copied().filter(|i| shortfalls(&need.slots, &self.free[*i]).next().is_none()).collect();
+    fn with_room(
+        &self,
+        need: &Requirement<'_>,
+        agents: &[usize],
+        rules: &Rules<'_>,
+    ) -> Result<Vec<usize>, String> {
+        let fitting: Vec<_> = agents
+            .iter()
+            .copied()
+            .filter(|i| shortfalls(&need.slots, &self.free[*i]).next().is_none())
+            .collect();
         if fitting.is_empty() { Err(self.shortage(need, agents, rules)) } else { Ok(fitting) }
     }
 
@@ -133,7 +152,10 @@ impl<'a> Room<'a> {
         let order = rules.order.sorted(&need.slots);
         let lacking = |agent: usize| {
             let free = &self.free[agent];
-            order.iter().filter(|slot| need.slots.get(slot.as_str()) > free.get(slot.as_str())).collect::<Vec<_>>()
+            order
+                .iter()
+                .filter(|slot| need.slots.get(slot.as_str()) > free.get(slot.as_str()))
+                .collect::<Vec<_>>()
         };
         let closest = agents.iter().copied().min_by(|a, b| {
             let (lack_a, lack_b) = (lacking(*a), lacking(*b));
@@ -151,13 +173,23 @@ impl<'a> Room<'a> {
         lacking(agent).iter().map(|slot| describe(slot.as_str())).collect::<Vec<_>>().join(", ")
     }
 
-    fn choose(&self, need: &Requirement<'_>, session: &Pending, fitting: &[usize], rules: &Rules<'_>) -> usize {
+    fn choose(
+        &self,
+        need: &Requirement<'_>,
+        session: &Pending,
+        fitting: &[usize],
+        rules: &Rules<'_>,
+    ) -> usize {
         let fresh: Vec<_> =
             fitting.iter().copied().filter(|i| !session.avoid.contains(&self.agents[*i].id)).collect();
         let pool = if fresh.is_empty() { fitting } else { &fresh };
         let candidates: Vec<_> = pool
             .iter()
-            .map(|i| Candidate { id: &self.agents[*i].id, capacity: &self.agents[*i].capacity, free: &self.free[*i] })
+            .map(|i| Candidate {
+                id: &self.agents[*i].id,
+                capacity: &self.agents[*i].capacity,
+                free: &self.free[*i],
+            })
             .collect();
         let chosen = rules.selector.choose(&need.slots, &candidates, &rules.order);
         pool.get(chosen).copied().unwrap_or(pool[0])
@@ -165,7 +197,10 @@ impl<'a> Room<'a> {
 }
 
 /// Slots of which more is needed than there is. Zero needs are never short.
-fn shortfalls<'a>(need: &'a ResourceSlots, free: &'a ResourceSlots) -> impl Iterator<Item = (&'a str, Amount)> {
+fn shortfalls<'a>(
+    need: &'a ResourceSlots,
+    free: &'a ResourceSlots,
+) -> impl Iterator<Item = (&'a str, Amount)> {
     need.iter()
         .filter(|(name, amount)| !amount.is_zero() && **amount > free.get(name.as_str()))
         .map(|(name, amount)| (name.as_str(), *amount))
@@ -195,7 +230,11 @@ fn requirements(session: &Pending) -> Vec<Requirement<'_>> {
                     architecture: &kernel.architecture,
                     images: vec![&kernel.image],
                     designated: designated(index),
-                    label: if gang { format!("kernel {} of {}: ", index + 1, session.kernels.len()) } else { String::new() },
+                    label: if gang {
+                        format!("kernel {} of {}: ", index + 1, session.kernels.len())
+                    } else {
+                        String::new()
+                    },
                 })
                 .collect()
         }

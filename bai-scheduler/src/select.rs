@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use bai_core::slots::{Amount, ResourceSlots, SlotName};
 use bai_core::AgentId;
+use bai_core::slots::{Amount, ResourceSlots, SlotName};
 
 /// An agent that has room for a request.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,9 @@ fn best(
 
 /// Slots that the request names with zero and the agent has: a graphics node should not go to a job without graphics.
 fn unused_capabilities(request: &ResourceSlots, agent: &Candidate<'_>) -> usize {
-    let unused = |(name, amount): &(&SlotName, &Amount)| amount.is_zero() && !agent.capacity.get(name.as_str()).is_zero();
+    let unused = |(name, amount): &(&SlotName, &Amount)| {
+        amount.is_zero() && !agent.capacity.get(name.as_str()).is_zero()
+    };
     request.iter().filter(unused).count()
 }
 
@@ -122,7 +124,8 @@ mod tests {
 
     #[test]
     fn accelerators_are_spared_and_count_before_cores() {
-        let agents: &[&[(&str, u64)]] = &[&[("cpu", 9), ("cuda.device", 4)], &[("cpu", 2), ("cuda.device", 2)], &[("cpu", 1)]];
+        let agents: &[&[(&str, u64)]] =
+            &[&[("cpu", 9), ("cuda.device", 4)], &[("cpu", 2), ("cuda.device", 2)], &[("cpu", 1)]];
         assert_eq!(choose(&Dispersed, &[("cpu", 1), ("cuda.device", 0)], agents), 2);
         assert_eq!(choose(&Concentrated, &[("cpu", 1), ("cuda.device", 1)], &agents[..2]), 1);
         assert_eq!(choose(&Dispersed, &[("cpu", 1), ("cuda.device", 1)], &agents[..2]), 0);
@@ -131,7 +134,8 @@ mod tests {
     #[test]
     fn family_names_stand_for_their_slots() {
         let request = slots(&[("mem", 1), ("cpu", 1), ("cuda.shares", 1), ("zeta", 1)]);
-        let sorted: Vec<_> = SlotOrder::default().sorted(&request).into_iter().map(SlotName::as_str).collect();
+        let sorted: Vec<_> =
+            SlotOrder::default().sorted(&request).into_iter().map(SlotName::as_str).collect();
         assert_eq!(sorted, ["cuda.shares", "cpu", "mem", "zeta"]);
     }
 }

@@ -44,7 +44,11 @@ pub struct Failure {
 type Outcome = (&'static str, Option<String>);
 
 /// The names of the passed checks, or the reasons of a refusal.
-pub(crate) fn validate(session: &Pending, quotas: &Quotas, now: Timestamp) -> Result<Vec<&'static str>, Reasons> {
+pub(crate) fn validate(
+    session: &Pending,
+    quotas: &Quotas,
+    now: Timestamp,
+) -> Result<Vec<&'static str>, Reasons> {
     let mut outcomes = vec![
         ("reserved_time", reserved_time(session, now)),
         ("dependencies", dependencies(session)),
@@ -70,7 +74,8 @@ fn is_hopeless(session: &Pending) -> bool {
 }
 
 fn reserved_time(session: &Pending, now: Timestamp) -> Option<String> {
-    let early = session.session_type == SessionType::Batch && session.starts_at.is_some_and(|start| now < start);
+    let early =
+        session.session_type == SessionType::Batch && session.starts_at.is_some_and(|start| now < start);
     early.then(|| "Before start time".to_owned())
 }
 
@@ -98,7 +103,8 @@ fn amounts(session: &Pending, quotas: &Quotas) -> Vec<Outcome> {
     let requested = session.requested();
     let check = |holder: Holder| {
         let excess = quotas.amounts.get(&holder).and_then(|quota| first_excess(&requested, quota));
-        let message = excess.map(|excess| format!("Your {} resource quota is exceeded. ({excess})", holder.title()));
+        let message =
+            excess.map(|excess| format!("Your {} resource quota is exceeded. ({excess})", holder.title()));
         (holder.check_name(), message)
     };
     Holder::of(session).into_iter().map(check).collect()
