@@ -69,13 +69,7 @@ impl Cluster {
     /// # Errors
     /// `Invalid` when the directory cannot be written to.
     pub fn write_environment(&self, endpoint: &str) -> Result<()> {
-        let text = format!(
-            "export BACKEND_ENDPOINT='{endpoint}'\nexport BACKEND_ENDPOINT_TYPE='api'\n\
-             export BACKEND_ACCESS_KEY='{}'\nexport BACKEND_SECRET_KEY='{}'\n",
-            self.credentials.access_key(),
-            self.credentials.secret_key(),
-        );
-        secrets::write_private(&self.data.join("env.sh"), text.as_bytes())
+        write_environment(&self.data, endpoint, self.credentials.access_key(), self.credentials.secret_key())
     }
 
     /// Ends every session of an ephemeral cluster, stops serving, and ends all background work. Kernels of a kept data directory
@@ -92,7 +86,8 @@ impl Cluster {
     /// Nothing of an ephemeral cluster may outlive it.
     async fn end_sessions(&self) {
         let client = self.client();
-        let living = "PENDING,SCHEDULED,PULLING,PREPARING,RUNNING,RESTARTING,RUNNING_DEGRADED,TERMINATING,ERROR";
+        let living =
+            "PENDING,SCHEDULED,PULLING,PREPARING,RUNNING,RESTARTING,RUNNING_DEGRADED,TERMINATING,ERROR";
         for row in client.sessions(living, u32::MAX >> 1).await.unwrap_or_default() {
             if let Err(error) = client.session(row.id).destroy_forced().await {
                 tracing::debug!(%error, session = row.name, "cannot end the session");
@@ -100,6 +95,20 @@ impl Cluster {
         }
         self.node.end_all().await;
     }
+}
+
+/// Writes `env.sh` into `dir`.
+pub(crate) fn write_environment(
+    dir: &Path,
+    endpoint: &str,
+    access_key: &str,
+    secret_key: &str,
+) -> Result<()> {
+    let text = format!(
+        "export BACKEND_ENDPOINT='{endpoint}'\nexport BACKEND_ENDPOINT_TYPE='api'\n\
+         export BACKEND_ACCESS_KEY='{access_key}'\nexport BACKEND_SECRET_KEY='{secret_key}'\n"
+    );
+    secrets::write_private(&dir.join("env.sh"), text.as_bytes())
 }
 
 /// The gateway of `manager` as a service.

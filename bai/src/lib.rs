@@ -20,7 +20,9 @@ pub mod role;
 mod runtime;
 mod secrets;
 
-pub use bai_client::{Client, Created, Credentials, EventStream, NewSession, RunOutput, ServerEvent, Session, Upload};
+pub use bai_client::{
+    Client, Created, Credentials, EventStream, NewSession, RunOutput, ServerEvent, Session, Upload,
+};
 pub use bai_core::execution::{BatchOptions, ConsoleItem};
 pub use bai_core::{Error, ErrorKind, Result};
 pub use cluster::{Builder, Cluster, Server};

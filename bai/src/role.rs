@@ -9,3 +9,22 @@ mod manager;
 pub use agent::{AgentConfig, AgentRole};
 #[cfg(feature = "cluster")]
 pub use manager::{ManagerConfig, ManagerRole};
+
+/// Binds a listener.
+#[cfg(feature = "cluster")]
+async fn bind(address: std::net::SocketAddr) -> bai_core::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::bind(address).await.map_err(|cause| {
+        bai_core::Error::of(bai_core::error::code::CONFIG_INVALID, "cannot listen")
+            .with("address", address)
+            .with("reason", &cause)
+            .source(cause)
+    })
+}
+
+/// The address a listener got.
+#[cfg(feature = "cluster")]
+fn address(listener: &tokio::net::TcpListener) -> bai_core::Result<std::net::SocketAddr> {
+    listener.local_addr().map_err(|cause| {
+        bai_core::Error::of(bai_core::error::code::UNAVAILABLE, "the listener has no address").source(cause)
+    })
+}

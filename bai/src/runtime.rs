@@ -61,7 +61,11 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts an agent with this runtime.
-    pub(crate) async fn start(runtime: &Runtime, options: AgentOptions, manager: Arc<dyn ManagerApi>) -> Result<Self> {
+    pub(crate) async fn start(
+        runtime: &Runtime,
+        options: AgentOptions,
+        manager: Arc<dyn ManagerApi>,
+    ) -> Result<Self> {
         let scratch = options.data_dir.join("scratch");
         let (id, runner) = (options.id.clone(), options.runner.clone());
         let builder = Agent::builder(options).manager(manager);

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use bai_core::{Error, Result, Secret, error::code};
 use rand::TryRngCore;
@@ -28,11 +28,14 @@ impl Secrets {
         let path = dir.join(FILE);
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|cause| {
-                Error::of(code::CONFIG_INVALID, "the secrets file cannot be understood").with("path", path.display()).source(cause)
+                Error::of(code::CONFIG_INVALID, "the secrets file cannot be understood")
+                    .with("path", path.display())
+                    .source(cause)
             }),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 let secrets = Self { store_key: random_hex()?.into(), admin_password: random_hex()?.into() };
-                let text = serde_json::to_vec(&secrets).map_err(|cause| Error::of(code::INTERNAL, "secrets").source(cause))?;
+                let text = serde_json::to_vec(&secrets)
+                    .map_err(|cause| Error::of(code::INTERNAL, "secrets").source(cause))?;
                 write_private(&path, &text)?;
                 Ok(secrets)
             }
@@ -62,6 +65,15 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     write().map_err(|cause| unusable(path, cause))
 }
 
+/// Makes a directory that only its owner can enter, unless it is there, and returns its absolute path.
+pub(crate) fn private_dir(dir: &Path) -> Result<PathBuf> {
+    let make = || {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        fs::canonicalize(dir)
+    };
+    make().map_err(|cause| unusable(dir, cause))
+}
+
 /// The error of a file or directory that cannot be used.
 pub(crate) fn unusable(path: &Path, cause: std::io::Error) -> Error {
     Error::of(code::CONFIG_INVALID, "the data directory cannot be used")
@@ -72,7 +84,9 @@ pub(crate) fn unusable(path: &Path, cause: std::io::Error) -> Error {
 
 fn random_hex() -> Result<String> {
     let mut bytes = [0; 32];
-    OsRng.try_fill_bytes(&mut bytes).map_err(|cause| Error::of(code::INTERNAL, "no randomness").source(cause))?;
+    OsRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|cause| Error::of(code::INTERNAL, "no randomness").source(cause))?;
     Ok(hex::encode(bytes))
 }
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_micros(500);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// Attempts at the first pause: a runner that is just being started is met without delay.
 const EAGER_ATTEMPTS: u32 = 2000;
+/// Size of a unix socket address's path with its final zero byte.
+const SOCKET_PATH_LIMIT: usize = 108;
 
 /// A runner behind a unix socket.
 #[derive(Debug)]
@@ -122,7 +125,7 @@ impl Link {
 
     /// Connects and shakes hands.
     async fn open(&mut self) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
-        let (reader, mut writer) = UnixStream::connect(&self.path).await?.into_split();
+        let (reader, mut writer) = dial(&self.path).await?.into_split();
         let last_seq = self.acked();
         let boot = self.boot.as_deref().map(str::to_owned);
         let hello = Hello { version: VERSION, token: self.token.clone(), boot, last_seq };
@@ -259,6 +262,19 @@ async fn read_frame(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<u8>
     let mut body = Vec::new();
     reader.take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(body) }
+}
+
+/// Connects to the socket at `path`. An address holds at most 107 bytes of path, so a longer one is reached through an open
+/// descriptor of its directory.
+async fn dial(path: &Path) -> io::Result<UnixStream> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return UnixStream::connect(path).await;
+    };
+    if path.as_os_str().len() < SOCKET_PATH_LIMIT {
+        return UnixStream::connect(path).await;
+    }
+    let dir = std::fs::File::open(dir)?;
+    UnixStream::connect(Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)).await
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Putting a cluster together.
 
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, router};
 use crate::runtime::{Node, Runtime};
-use crate::secrets::{Secrets, unusable};
+use crate::secrets::{Secrets, private_dir, unusable};
 
 /// How often a core is given away on a cluster of one node: its sessions idle most of the time.
 const CPU_OVERCOMMIT: u32 = 4;
@@ -123,7 +123,8 @@ fn backends(store: Store) -> Backends {
 
 async fn start_node(data: &Path, runtime: &Runtime, cpu_overcommit: u32, manager: Manager) -> Result<Node> {
     let mut options = AgentOptions::new("i-local", data.join("agent"));
-    options.runner = bai_krunner_bin::install(&data.join("bin")).map_err(|cause| unusable(&data.join("bin"), cause))?;
+    options.runner =
+        bai_krunner_bin::install(&data.join("bin")).map_err(|cause| unusable(&data.join("bin"), cause))?;
     options.cpu_overcommit = cpu_overcommit;
     Node::start(runtime, options, Arc::new(manager)).await
 }
@@ -143,13 +144,7 @@ async fn registered(manager: &Manager) -> Result<()> {
 /// The directory to use, private to its owner, and its guard when it is to vanish.
 fn data_dir(asked: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
     match asked {
-        Some(dir) => {
-            let make = || {
-                DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-                std::fs::canonicalize(&dir)
-            };
-            make().map(|path| (path, None)).map_err(|cause| unusable(&dir, cause))
-        }
+        Some(dir) => private_dir(&dir).map(|path| (path, None)),
         None => {
             let make = || {
                 let dir = tempfile::Builder::new().prefix("bai-").tempdir()?;
@@ -169,6 +164,8 @@ struct LocalDialer(RwLock<Option<Arc<dyn AgentApi>>>);
 impl AgentDialer for LocalDialer {
     async fn dial(&self, agent: &bai_core::port::store::Agent) -> Result<Arc<dyn AgentApi>> {
         let here = self.0.read().clone().filter(|_| agent.addr.is_empty());
-        here.ok_or_else(|| Error::of(code::AGENT_UNREACHABLE, "the agent is not in this process").with("agent", &agent.id))
+        here.ok_or_else(|| {
+            Error::of(code::AGENT_UNREACHABLE, "the agent is not in this process").with("agent", &agent.id)
+        })
     }
 }

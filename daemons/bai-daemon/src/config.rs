@@ -23,8 +23,9 @@ pub(crate) fn load<C: Default + Serialize + DeserializeOwned>(file: Option<&Path
 
 /// Prints the configuration as TOML.
 pub(crate) fn dump(config: &impl Serialize) -> Result<()> {
-    let text = toml::to_string_pretty(config)
-        .map_err(|cause| Error::of(code::CONFIG_INVALID, "the configuration cannot be printed").source(cause))?;
+    let text = toml::to_string_pretty(config).map_err(|cause| {
+        Error::of(code::CONFIG_INVALID, "the configuration cannot be printed").source(cause)
+    })?;
     let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is no error
     Ok(())
 }

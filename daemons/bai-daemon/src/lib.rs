@@ -109,7 +109,10 @@ pub fn run<D: Daemon>() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },
-        Err(cause) => fail(&bai_core::Error::new(bai_core::ErrorKind::Internal, "cannot start a runtime").source(cause), 1),
+        Err(cause) => fail(
+            &bai_core::Error::new(bai_core::ErrorKind::Internal, "cannot start a runtime").source(cause),
+            1,
+        ),
     }
 }
 

@@ -135,13 +135,8 @@ fn bootstrap_delays_nobody_and_is_logged() {
     });
     let mut agent = runner.connect();
     assert_eq!(agent.batch(None, None, Some("echo quick")).stdout, "quick\n");
-    until(|| {
-        runner
-            .log()
-            .contains("booting\nbootstrap.sh exited with code 4\n")
-            .then_some(())
-            .or_else(|| runner.log().contains("exited with code 4").then_some(()))
-    });
+    until(|| runner.log().contains("bootstrap.sh exited with code 4\n").then_some(()));
+    until(|| runner.log().contains("booting\n").then_some(()));
 }
 
 #[test]

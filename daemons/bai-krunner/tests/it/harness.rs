@@ -25,29 +25,29 @@ use nix::{
 };
 use tempfile::TempDir;
 
-pub const TOKEN: &str = "a token of the test";
+pub(crate) const TOKEN: &str = "a token of the test";
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The static runner, as every kernel gets it.
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| PathBuf::from(env!("CARGO_BIN_EXE_bai-krunner")))
 }
 
-pub struct Runner {
+pub(crate) struct Runner {
     _dir: TempDir,
-    pub config: RunnerConfig,
+    pub(crate) config: RunnerConfig,
     child: Child,
 }
 
 impl Runner {
-    pub fn start(runtime: RuntimeType) -> Self {
+    pub(crate) fn start(runtime: RuntimeType) -> Self {
         Self::start_with(runtime, |_| ())
     }
 
-    pub fn start_with(runtime: RuntimeType, change: impl FnOnce(&mut RunnerConfig)) -> Self {
+    pub(crate) fn start_with(runtime: RuntimeType, change: impl FnOnce(&mut RunnerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["work", "config", "ctl"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -66,28 +66,28 @@ impl Runner {
         Self { _dir: dir, config, child }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.config.work_dir.join(name), text).unwrap();
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.config.log_file.as_ref().unwrap()).unwrap()).into_owned()
     }
 
-    pub fn connect(&self) -> Agent {
+    pub(crate) fn connect(&self) -> Agent {
         Agent::connect(&self.config.socket, TOKEN, None).expect("the runner accepts its token")
     }
 
-    pub fn terminate(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
         kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), Signal::SIGTERM).unwrap();
         self.wait()
     }
 
-    pub fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         until(|| self.child.try_wait().unwrap())
     }
 }
@@ -107,7 +107,7 @@ impl Drop for Runner {
 }
 
 /// Repeats `check` until it gives something.
-pub fn until<T>(mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = check() {
@@ -120,7 +120,7 @@ pub fn until<T>(mut check: impl FnMut() -> Option<T>) -> T {
 
 /// A frame that owns its data.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Frame {
+pub(crate) enum Frame {
     Reply(Reply),
     Event { seq: u64, event: Event },
     Output { seq: u64, run_id: String, stream: Stream, data: Vec<u8> },
@@ -128,24 +128,24 @@ pub enum Frame {
 
 /// What a run did.
 #[derive(Debug, Default)]
-pub struct Outcome {
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     /// Standard output and error as they came, adjacent pieces of one stream merged.
-    pub console: Vec<(Stream, String)>,
-    pub media: Vec<(String, String)>,
-    pub html: Vec<String>,
-    pub steps: Vec<(&'static str, i32)>,
-    pub exit_code: i32,
-    pub signal: Option<i32>,
+    pub(crate) console: Vec<(Stream, String)>,
+    pub(crate) media: Vec<(String, String)>,
+    pub(crate) html: Vec<String>,
+    pub(crate) steps: Vec<(&'static str, i32)>,
+    pub(crate) exit_code: i32,
+    pub(crate) signal: Option<i32>,
 }
 
-pub struct Agent {
+pub(crate) struct Agent {
     stream: UnixStream,
-    pub welcome: Welcome,
-    pub last_seq: u64,
+    pub(crate) welcome: Welcome,
+    pub(crate) last_seq: u64,
     /// Acknowledge every numbered frame at once.
-    pub acknowledges: bool,
+    pub(crate) acknowledges: bool,
     next_id: u64,
     body: Vec<u8>,
     /// Numbered frames that came while a reply was awaited.
@@ -154,7 +154,7 @@ pub struct Agent {
 
 impl Agent {
     /// Connects, waiting for the socket to appear. `None` when the runner closes the connection.
-    pub fn connect(socket: &Path, token: &str, resume: Option<(&str, u64)>) -> Option<Self> {
+    pub(crate) fn connect(socket: &Path, token: &str, resume: Option<(&str, u64)>) -> Option<Self> {
         let stream = until(|| UnixStream::connect(socket).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let hello = Hello {
@@ -174,22 +174,22 @@ impl Agent {
         Some(Self { stream, welcome, last_seq, acknowledges: true, next_id, body, early: VecDeque::new() })
     }
 
-    pub fn send(&mut self, command: Command) -> u64 {
+    pub(crate) fn send(&mut self, command: Command) -> u64 {
         self.next_id += 1;
         self.send_as(self.next_id, command);
         self.next_id
     }
 
-    pub fn send_as(&mut self, id: u64, command: Command) {
+    pub(crate) fn send_as(&mut self, id: u64, command: Command) {
         send(&self.stream, &AgentFrame::Request(Request { id, command }));
     }
 
-    pub fn acknowledge(&self, seq: u64) {
+    pub(crate) fn acknowledge(&self, seq: u64) {
         send(&self.stream, &AgentFrame::Ack(seq));
     }
 
     /// The next numbered frame or reply. `None` when the connection ended.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub(crate) fn next(&mut self) -> Option<Frame> {
         if let Some(frame) = self.early.pop_front() {
             return Some(frame);
         }
@@ -218,7 +218,7 @@ impl Agent {
     }
 
     /// The answer to a request; numbered frames before it are kept for later.
-    pub fn reply(&mut self, id: u64) -> ReplyBody {
+    pub(crate) fn reply(&mut self, id: u64) -> ReplyBody {
         loop {
             match self.receive().expect("the connection is open") {
                 Frame::Reply(reply) if reply.id == id => return reply.body,
@@ -228,62 +228,62 @@ impl Agent {
         }
     }
 
-    pub fn ask(&mut self, command: Command) -> ReplyBody {
+    pub(crate) fn ask(&mut self, command: Command) -> ReplyBody {
         let id = self.send(command);
         self.reply(id)
     }
 
-    pub fn status(&mut self) -> Status {
+    pub(crate) fn status(&mut self) -> Status {
         let ReplyBody::Status(status) = self.ask(Command::Status) else { panic!("no status") };
         status
     }
 
-    pub fn complete(&mut self, line: &str) -> Vec<String> {
+    pub(crate) fn complete(&mut self, line: &str) -> Vec<String> {
         let completion = Completion { code: line.into(), ..Completion::default() };
         let ReplyBody::Completions(found) = self.ask(Command::Complete(completion)) else { panic!("none") };
         found
     }
 
-    pub fn interrupt(&mut self) {
+    pub(crate) fn interrupt(&mut self) {
         assert_eq!(self.ask(Command::Interrupt { run_id: None }), ReplyBody::Done);
     }
 
-    pub fn input(&mut self, text: &str) {
+    pub(crate) fn input(&mut self, text: &str) {
         assert_eq!(self.ask(Command::Input { run_id: None, text: text.into() }), ReplyBody::Done);
     }
 
     /// Queues a run.
-    pub fn submit(&mut self, run_id: &str, work: Work) {
+    pub(crate) fn submit(&mut self, run_id: &str, work: Work) {
         let command = Command::Execute { run_id: run_id.into(), work };
         assert_eq!(self.ask(command), ReplyBody::Accepted { duplicate: false });
     }
 
-    pub fn submit_query(&mut self, run_id: &str, code: &str) {
+    pub(crate) fn submit_query(&mut self, run_id: &str, code: &str) {
         self.submit(run_id, query(code));
     }
 
     /// Runs code to its end.
-    pub fn query(&mut self, code: &str) -> Outcome {
+    pub(crate) fn query(&mut self, code: &str) -> Outcome {
         let run_id = format!("q{}", self.next_id);
         self.submit_query(&run_id, code);
         self.finish(&run_id)
     }
 
-    pub fn batch(&mut self, clean: Option<&str>, build: Option<&str>, exec: Option<&str>) -> Outcome {
+    pub(crate) fn batch(&mut self, clean: Option<&str>, build: Option<&str>, exec: Option<&str>) -> Outcome {
         let run_id = format!("b{}", self.next_id);
         self.submit(&run_id, batch(clean, build, exec));
         self.finish(&run_id)
     }
 
     /// Collects what a run does until it has finished.
-    pub fn finish(&mut self, run_id: &str) -> Outcome {
+    pub(crate) fn finish(&mut self, run_id: &str) -> Outcome {
         let mut outcome = Outcome::default();
-        while self.collect(run_id, &mut outcome).is_none() {}
+        while !matches!(self.collect(run_id, &mut outcome), Some(Event::Finished { .. })) {}
         outcome
     }
 
     /// Collects until the run asks for input; says whether for a password.
-    pub fn wait_for_prompt(&mut self, run_id: &str, outcome: &mut Outcome) -> bool {
+    pub(crate) fn wait_for_prompt(&mut self, run_id: &str, outcome: &mut Outcome) -> bool {
         loop {
             if let Some(event) = self.collect(run_id, outcome) {
                 let Event::WaitingInput { is_password, .. } = event else { panic!("no prompt: {outcome:?}") };
@@ -293,7 +293,7 @@ impl Agent {
     }
 
     /// Collects until standard output contains a text.
-    pub fn wait_for_output(&mut self, run_id: &str, text: &str) -> Outcome {
+    pub(crate) fn wait_for_output(&mut self, run_id: &str, text: &str) -> Outcome {
         let mut outcome = Outcome::default();
         while !outcome.stdout.contains(text) {
             assert_eq!(self.collect(run_id, &mut outcome), None, "{outcome:?}");
@@ -350,11 +350,11 @@ fn send(mut stream: &UnixStream, frame: &AgentFrame) {
     let _ = stream.write_all(&wire);
 }
 
-pub fn query(code: &str) -> Work {
+pub(crate) fn query(code: &str) -> Work {
     Work::Query { code: code.into(), strict_exit: false }
 }
 
-pub fn batch(clean: Option<&str>, build: Option<&str>, exec: Option<&str>) -> Work {
+pub(crate) fn batch(clean: Option<&str>, build: Option<&str>, exec: Option<&str>) -> Work {
     let text = |step: Option<&str>| step.map(str::to_owned);
     Work::Batch(BatchSteps { clean: text(clean), build: text(build), exec: text(exec) })
 }

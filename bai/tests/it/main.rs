@@ -1,0 +1,4 @@
+//! The facade from outside.
+#![allow(missing_docs)]
+
+mod embedded;
