@@ -33,7 +33,7 @@ CREATE TABLE sessions (
 );
 CREATE UNIQUE INDEX sessions_living_name ON sessions (access_key, name) WHERE living;
 CREATE INDEX sessions_status ON sessions (status);
-CREATE INDEX sessions_latest ON sessions (latest_at, id);
+CREATE INDEX sessions_latest ON sessions (latest_at DESC, id);
 CREATE INDEX sessions_ended ON sessions (terminated_at) WHERE NOT living;
 
 -- A row per kernel, by its place in the session. `holds`: it has an allocation on its agent.

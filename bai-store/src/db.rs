@@ -37,6 +37,7 @@ arg_from! {
     String, value => Self::Text(Cow::Owned(value));
     Cow<'a, str>, value => Self::Text(value);
     Option<Cow<'a, str>>, value => Self::OptText(value);
+    Option<String>, value => Self::OptText(value.map(Cow::Owned));
     i64, value => Self::Int(value);
     Option<i64>, value => Self::OptInt(value);
     bool, value => Self::Bool(value);

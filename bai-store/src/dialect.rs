@@ -31,21 +31,106 @@ pub(crate) use statements;
 pub(crate) const LOCK_MIGRATIONS: Sql =
     Sql { sqlite: "SELECT 1", postgres: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(4802385)) AS lock" };
 
-/// The state of a session that a change is checked against; nobody else changes the session until the transaction ends.
-pub(crate) const LOCK_SESSION: Sql = Sql {
-    sqlite: "SELECT version, cluster_size, access_key, name, living FROM sessions WHERE id = $1",
-    postgres: "SELECT version, cluster_size, access_key, name, living FROM sessions WHERE id = $1 FOR UPDATE",
-};
+/// One text around the part that differs.
+macro_rules! sql {
+    ($before:literal, sqlite: $sqlite:literal, postgres: $postgres:literal, $after:literal) => {
+        Sql { sqlite: concat!($before, $sqlite, $after), postgres: concat!($before, $postgres, $after) }
+    };
+}
 
-/// The capacity of an agent; nobody else places something on it until the transaction ends.
-pub(crate) const LOCK_AGENT: Sql = Sql {
-    sqlite: "SELECT capacity FROM agents WHERE id = $1",
-    postgres: "SELECT capacity FROM agents WHERE id = $1 FOR UPDATE",
-};
+/// The state of sessions that changes are checked against; nobody else changes them until the transaction ends. `$1` here
+/// and below is a list in JSON: one round trip, however long it is.
+pub(crate) const LOCK_SESSIONS: Sql = sql!(
+    "SELECT id, version, cluster_size, access_key, name, living FROM sessions WHERE id IN (SELECT value FROM ",
+    sqlite: "json_each($1))",
+    postgres: "json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE",
+    ""
+);
+
+/// The capacity of agents; nobody else places something on them until the transaction ends.
+pub(crate) const LOCK_AGENTS: Sql = sql!(
+    "SELECT id, capacity FROM agents WHERE id IN (SELECT value FROM ",
+    sqlite: "json_each($1))",
+    postgres: "json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE",
+    ""
+);
+
+/// What is held on agents.
+pub(crate) const HELD: Sql = sql!(
+    "SELECT agent_id, session_id, allocated FROM kernels WHERE holds AND agent_id IN (SELECT value FROM ",
+    sqlite: "json_each($1))",
+    postgres: "json_array_elements_text(CAST($1 AS json)))",
+    ""
+);
+
+/// The guarded update: each session whose version still is the one given.
+pub(crate) const REPLACE_SESSIONS: Sql = sql!(
+    "UPDATE sessions SET version = sessions.version + 1, access_key = r.access_key, name = r.name, living = r.living,
+     user_id = r.user_id, user_email = r.user_email, domain = r.domain, project_id = r.project_id, project = r.project,
+     resource_group = r.resource_group, session_type = r.session_type, cluster_mode = r.cluster_mode,
+     cluster_size = r.cluster_size, status = r.status, status_info = r.status_info, result = r.result,
+     startup_command = r.startup_command, created_at = r.created_at, starts_at = r.starts_at,
+     terminated_at = r.terminated_at, scheduled_at = r.scheduled_at, latest_at = r.latest_at,
+     image_list = r.image_list, agent_list = r.agent_list, doc = r.doc FROM ",
+    sqlite: "(SELECT value->>'id' AS id, value->>'version' AS version, value->>'access_key' AS access_key,
+     value->>'name' AS name, value->>'living' AS living, value->>'user_id' AS user_id,
+     value->>'user_email' AS user_email, value->>'domain' AS domain, value->>'project_id' AS project_id,
+     value->>'project' AS project, value->>'resource_group' AS resource_group,
+     value->>'session_type' AS session_type, value->>'cluster_mode' AS cluster_mode,
+     value->>'cluster_size' AS cluster_size, value->>'status' AS status, value->>'status_info' AS status_info,
+     value->>'result' AS result, value->>'startup_command' AS startup_command, value->>'created_at' AS created_at,
+     value->>'starts_at' AS starts_at, value->>'terminated_at' AS terminated_at,
+     value->>'scheduled_at' AS scheduled_at, value->>'latest_at' AS latest_at, value->>'image_list' AS image_list,
+     value->>'agent_list' AS agent_list, value->>'doc' AS doc FROM json_each($1)) AS r",
+    postgres: "json_to_recordset(CAST($1 AS json)) AS r (id TEXT, version BIGINT, access_key TEXT, name TEXT,
+     living BOOLEAN, user_id TEXT, user_email TEXT, domain TEXT, project_id TEXT, project TEXT, resource_group TEXT,
+     session_type TEXT, cluster_mode TEXT, cluster_size BIGINT, status TEXT, status_info TEXT, result TEXT,
+     startup_command TEXT, created_at BIGINT, starts_at BIGINT, terminated_at BIGINT, scheduled_at TEXT,
+     latest_at BIGINT, image_list TEXT, agent_list TEXT, doc TEXT)",
+    " WHERE sessions.id = r.id AND sessions.version = r.version"
+);
+
+/// Kernels by their place in the session.
+pub(crate) const PUT_KERNELS: Sql = sql!(
+    "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
+     SELECT r.session_id, r.place, r.id, r.image, r.agent_id, r.status, r.holds, r.allocated FROM ",
+    sqlite: "(SELECT value->>'session_id' AS session_id, value->>'place' AS place, value->>'id' AS id,
+     value->>'image' AS image, value->>'agent_id' AS agent_id, value->>'status' AS status, value->>'holds' AS holds,
+     value->>'allocated' AS allocated FROM json_each($1)) AS r",
+    postgres: "json_to_recordset(CAST($1 AS json)) AS r (session_id TEXT, place BIGINT, id TEXT, image TEXT,
+     agent_id TEXT, status TEXT, holds BOOLEAN, allocated TEXT)",
+    " WHERE TRUE ON CONFLICT (session_id, place) DO UPDATE SET id = excluded.id, image = excluded.image,
+     agent_id = excluded.agent_id, status = excluded.status, holds = excluded.holds, allocated = excluded.allocated"
+);
+
+/// Events in the order of `place`, which is also the one of their numbers.
+pub(crate) const ADD_EVENTS: Sql = sql!(
+    "INSERT INTO session_events (session_id, at, published, doc) SELECT r.session_id, r.at, FALSE, r.doc FROM ",
+    sqlite: "(SELECT value->>'place' AS place, value->>'session_id' AS session_id, value->>'at' AS at,
+     value->>'doc' AS doc FROM json_each($1)) AS r",
+    postgres: "json_to_recordset(CAST($1 AS json)) AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT)",
+    " ORDER BY r.place RETURNING seq"
+);
+
+/// Events by their numbers.
+pub(crate) const MARK_PUBLISHED: Sql = sql!(
+    "UPDATE session_events SET published = TRUE WHERE NOT published AND seq IN (SELECT ",
+    sqlite: "value FROM json_each($1))",
+    postgres: "CAST(value AS BIGINT) FROM json_array_elements_text(CAST($1 AS json)))",
+    ""
+);
 
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[(&str, Sql)] =
-    &[("LOCK_MIGRATIONS", LOCK_MIGRATIONS), ("LOCK_SESSION", LOCK_SESSION), ("LOCK_AGENT", LOCK_AGENT)];
+pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
+    ("LOCK_MIGRATIONS", LOCK_MIGRATIONS),
+    ("LOCK_SESSIONS", LOCK_SESSIONS),
+    ("LOCK_AGENTS", LOCK_AGENTS),
+    ("HELD", HELD),
+    ("REPLACE_SESSIONS", REPLACE_SESSIONS),
+    ("PUT_KERNELS", PUT_KERNELS),
+    ("ADD_EVENTS", ADD_EVENTS),
+    ("MARK_PUBLISHED", MARK_PUBLISHED),
+];
 
 /// Which database is spoken to, where text is put together at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,21 +13,20 @@ use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
 use bai_core::{Session, SessionId, Timestamp};
 
-use crate::convert::{from_doc, micros};
+use crate::convert::{from_doc, micros, to_doc};
 use crate::db::{Row, args};
-use crate::dialect::statements;
+use crate::dialect::{MARK_PUBLISHED, statements};
 use crate::store::Store;
 
 #[cfg(test)]
-pub(crate) use {commit::STATEMENTS as COMMIT_STATEMENTS, insert::STATEMENTS as INSERT_STATEMENTS};
+pub(crate) use rows::STATEMENTS as ROW_STATEMENTS;
 #[cfg(test)]
-pub(crate) use {ledger::STATEMENTS as LEDGER_STATEMENTS, rows::STATEMENTS as ROW_STATEMENTS};
+pub(crate) use {commit::STATEMENTS as COMMIT_STATEMENTS, insert::STATEMENTS as INSERT_STATEMENTS};
 
 statements! {
     GET = "SELECT id, doc FROM sessions WHERE id = $1";
     HISTORY = "SELECT seq, doc FROM session_events WHERE session_id = $1 ORDER BY seq";
     UNPUBLISHED = "SELECT seq, doc FROM session_events WHERE NOT published ORDER BY seq LIMIT $1";
-    MARK_PUBLISHED = "UPDATE session_events SET published = TRUE WHERE seq = $1 AND NOT published";
     ENDED = "SELECT id FROM sessions WHERE NOT living AND terminated_at < $1 ORDER BY terminated_at, id LIMIT $2";
     DROP_LOGS = "DELETE FROM kernel_logs WHERE session_id = $1";
     DROP = "DELETE FROM sessions WHERE id = $1 AND NOT living";
@@ -66,13 +65,10 @@ impl SessionStore for Store {
     }
 
     async fn mark_published(&self, seqs: &[i64]) -> Result<()> {
-        let mut seqs = seqs.to_vec();
-        seqs.sort_unstable(); // one order for all: no deadlocks
-        let mut tx = self.db().begin().await?;
-        for seq in seqs {
-            tx.execute(MARK_PUBLISHED, &args![seq]).await?;
+        if !seqs.is_empty() {
+            self.db().execute(MARK_PUBLISHED, &args![to_doc(&seqs)?]).await?;
         }
-        tx.commit().await
+        Ok(())
     }
 
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
@@ -99,4 +95,10 @@ fn event(row: &Row) -> Result<SessionEvent> {
     let mut event: SessionEvent = from_doc(&row.text(1)?, "session event", &seq.to_string())?;
     event.seq = seq;
     Ok(event)
+}
+
+/// Gives the events of commits their numbers, in order.
+fn number_events<'a>(commits: impl Iterator<Item = &'a mut Committed>, seqs: Vec<i64>) {
+    let events = commits.flat_map(|committed| &mut committed.events);
+    events.zip(seqs).for_each(|(event, seq)| event.seq = seq);
 }

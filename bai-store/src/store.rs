@@ -141,7 +141,6 @@ mod tests {
             crate::sessions::STATEMENTS,
             crate::sessions::COMMIT_STATEMENTS,
             crate::sessions::INSERT_STATEMENTS,
-            crate::sessions::LEDGER_STATEMENTS,
             crate::sessions::ROW_STATEMENTS,
         ];
         all.into_iter().flatten().copied()

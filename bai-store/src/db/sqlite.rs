@@ -15,6 +15,9 @@ const READERS: u32 = 4;
 /// Pages of write-ahead log after which its content is moved into the file: 16 MiB, so that a busy store rarely pauses.
 const CHECKPOINT_PAGES: &str = "4096";
 
+/// KiB of pages that the writing connection keeps in memory, with a minus sign as SQLite wants it: 16 MiB.
+const CACHE: &str = "-16384";
+
 pub(crate) struct Pools {
     /// A single connection: writers queue here instead of finding the database busy.
     pub(super) writer: SqlitePool,
@@ -30,7 +33,8 @@ impl Db {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .pragma("cache_size", CACHE);
         let opened = |error| failed(error).with("path", path.display());
         let writer = pool(1).connect_with(options).await.map_err(opened)?;
         let readers = pool(READERS).connect_with(self::options().filename(path).pragma("query_only", "ON"));
@@ -45,7 +49,10 @@ impl Db {
 }
 
 fn options() -> SqliteConnectOptions {
-    SqliteConnectOptions::new().busy_timeout(Duration::from_secs(10)).foreign_keys(true)
+    SqliteConnectOptions::new()
+        .busy_timeout(Duration::from_secs(10))
+        .foreign_keys(true)
+        .pragma("temp_store", "MEMORY") // a statement that fails half-way is undone without a file
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

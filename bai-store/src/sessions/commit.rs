@@ -1,26 +1,21 @@
-//! Guarded changes of sessions, many in one transaction.
+//! Guarded changes of sessions, many in one transaction, with few round trips however many there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use bai_core::error::Result;
+use bai_core::error::{Error, Result, code};
 use bai_core::memory::store::rules;
-use bai_core::port::store::{Committed, SessionChange};
+use bai_core::port::store::{Committed, NewEvent, SessionChange};
 use bai_core::{Session, SessionId, Timestamp};
 
 use super::ledger::Ledger;
-use super::rows;
-use crate::convert::{plain, to_doc};
-use crate::db::{Arg, Outcome, Tx, args};
-use crate::dialect::{LOCK_SESSION, statements};
+use super::number_events;
+use super::rows::{SessionColumns, Writes, kernel_count};
+use crate::convert::{corrupt, plain, to_doc};
+use crate::db::{Outcome, Tx, args};
+use crate::dialect::{LOCK_SESSIONS, REPLACE_SESSIONS, statements};
 use crate::store::Store;
 
 statements! {
-    REPLACE = "UPDATE sessions SET version = version + 1, access_key = $3, name = $4, living = $5, user_id = $6,
-               user_email = $7, domain = $8, project_id = $9, project = $10, resource_group = $11, session_type = $12,
-               cluster_mode = $13, cluster_size = $14, status = $15, status_info = $16, result = $17,
-               startup_command = $18, created_at = $19, starts_at = $20, terminated_at = $21, scheduled_at = $22,
-               latest_at = $23, image_list = $24, agent_list = $25, doc = $26
-               WHERE id = $1 AND version = $2";
     SAVE = "SAVEPOINT claim";
     RESTORE = "ROLLBACK TO SAVEPOINT claim";
     FORGET = "RELEASE SAVEPOINT claim";
@@ -35,12 +30,19 @@ struct Head {
     claim: Option<(String, String)>,
 }
 
-/// The state of a transaction that commits changes.
+/// A transaction that commits changes. What is accepted is written later, together with others.
 #[derive(Debug)]
 struct Batch {
     heads: HashMap<SessionId, Head>,
     ledger: Ledger,
     now: Timestamp,
+    results: Vec<Result<Committed>>,
+    /// Which results have not been written yet, and of which sessions.
+    pending: Vec<usize>,
+    pending_ids: HashSet<SessionId>,
+    /// Columns of sessions, at the versions they were read at, as JSON.
+    replacements: Vec<String>,
+    writes: Writes,
 }
 
 pub(super) async fn commit(store: &Store, changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
@@ -48,98 +50,139 @@ pub(super) async fn commit(store: &Store, changes: Vec<SessionChange>) -> Result
         return Ok(Vec::new());
     }
     let mut tx = store.db().begin().await?;
-    let heads = read_heads(&mut tx, &changes).await?;
-    let guarded = changes.iter().filter(|change| change.guard_capacity);
-    let agents = guarded.flat_map(|change| rules::held_by(&change.session).into_keys());
-    let ledger = Ledger::open(&mut tx, agents).await?;
-    let mut batch = Batch { heads, ledger, now: store.0.clock.now() };
-    let mut results = Vec::with_capacity(changes.len());
+    let mut batch = Batch::open(&mut tx, &changes, store.0.clock.now()).await?;
     for change in changes {
-        results.push(batch.apply(&mut tx, change).await?);
+        batch.apply(&mut tx, change).await?;
     }
+    batch.flush(&mut tx).await?;
     tx.commit().await?;
-    Ok(results)
+    Ok(batch.results)
 }
 
-/// In the order of their ids, so that two batches never wait for each other.
 async fn read_heads(tx: &mut Tx, changes: &[SessionChange]) -> Result<HashMap<SessionId, Head>> {
     let ids: BTreeSet<_> = changes.iter().map(|change| change.session.id).collect();
     let mut heads = HashMap::with_capacity(ids.len());
-    for id in ids {
-        if let Some(row) = tx.row(LOCK_SESSION, &args![id.to_string()]).await? {
-            let claim = if row.bool(4)? { Some((row.text(2)?, row.text(3)?)) } else { None };
-            heads.insert(id, Head { version: row.int(0)?, kernels: row.int(1)?, claim });
-        }
+    for row in tx.rows(LOCK_SESSIONS, &args![to_doc(&ids)?]).await? {
+        let id = row.text(0)?;
+        let claim = if row.bool(5)? { Some((row.text(3)?, row.text(4)?)) } else { None };
+        let head = Head { version: row.int(1)?, kernels: row.int(2)?, claim };
+        heads.insert(id.parse().map_err(|error: Error| corrupt("session", &id).source(error))?, head);
     }
     Ok(heads)
 }
 
 impl Batch {
-    /// The inner result is the one of this change; the outer error ends the whole transaction.
-    async fn apply(&mut self, tx: &mut Tx, change: SessionChange) -> Result<Result<Committed>> {
-        let SessionChange { mut session, events, guard_capacity } = change;
-        let (kernels, claims) = match self.check(&session, guard_capacity) {
-            Ok(checked) => checked,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let read_at = session.version;
-        session.version += 1;
-        if let Err(refused) = replace(tx, &session, read_at, claims).await? {
-            return Ok(Err(refused));
-        }
-        rows::put_kernels(tx, &session, kernels).await?;
-        let events = rows::add_events(tx, &session, events, self.now).await?;
-        self.ledger.enter(&session);
-        self.heads.insert(session.id, Head::of(&session));
-        Ok(Ok(Committed { session, events }))
+    async fn open(tx: &mut Tx, changes: &[SessionChange], now: Timestamp) -> Result<Self> {
+        let heads = read_heads(tx, changes).await?;
+        let guarded = changes.iter().filter(|change| change.guard_capacity);
+        let agents = guarded.flat_map(|change| rules::held_by(&change.session).into_keys());
+        Ok(Self {
+            heads,
+            ledger: Ledger::open(tx, agents).await?,
+            now,
+            results: Vec::with_capacity(changes.len()),
+            pending: Vec::new(),
+            pending_ids: HashSet::new(),
+            replacements: Vec::new(),
+            writes: Writes::default(),
+        })
     }
 
-    /// How many kernels the stored session has, and whether the change lays claim to a name.
-    fn check(&self, session: &Session, guard_capacity: bool) -> Result<(i64, bool)> {
+    /// Decides on a change. An error here ends the whole transaction; a refusal is a result.
+    async fn apply(&mut self, tx: &mut Tx, change: SessionChange) -> Result<()> {
+        if self.pending_ids.contains(&change.session.id) {
+            self.flush(tx).await?; // a second change of the same session comes after the first
+        }
+        if let Err(refused) = self.check(&change) {
+            self.results.push(Err(refused));
+            return Ok(());
+        }
+        let SessionChange { mut session, events, .. } = change;
+        let claims = self.claims_a_name(&session);
+        let read_at = session.version;
+        session.version += 1;
+        let columns = to_doc(&SessionColumns { version: read_at, ..SessionColumns::of(&session)? })?;
+        if !claims {
+            self.replacements.push(columns);
+        } else if let Err(refused) = self.claim(tx, &session, &columns).await? {
+            self.results.push(Err(refused));
+            return Ok(());
+        }
+        self.accept(session, events)
+    }
+
+    fn check(&self, change: &SessionChange) -> Result<()> {
+        let session = &change.session;
         rules::require_kernels(session)?;
         let head = self.heads.get(&session.id).ok_or_else(|| rules::no_such_session(session.id))?;
         if head.version != session.version {
             return Err(rules::moved_on(session));
         }
-        if guard_capacity {
-            self.ledger.require_room(session)?;
-        }
+        if change.guard_capacity { self.ledger.require_room(session) } else { Ok(()) }
+    }
+
+    /// Whether the session would live under another name than before. Only then can it find the name taken.
+    fn claims_a_name(&self, session: &Session) -> bool {
         let claim = claim(session);
-        Ok((head.kernels, claim.is_some() && claim != head.claim))
+        claim.is_some() && self.heads.get(&session.id).is_none_or(|head| head.claim != claim)
+    }
+
+    /// Writes a session that claims a name at once: others before it may have given it up, and a refusal concerns it alone.
+    async fn claim(&mut self, tx: &mut Tx, session: &Session, columns: &str) -> Result<Result<()>> {
+        self.flush(tx).await?;
+        tx.execute(SAVE, &[]).await?;
+        let outcome = tx.try_execute(REPLACE_SESSIONS, &args![format!("[{columns}]")]).await?;
+        if outcome == Outcome::Duplicate {
+            tx.execute(RESTORE, &[]).await?;
+        }
+        tx.execute(FORGET, &[]).await?;
+        Ok(match outcome {
+            Outcome::Done(1) => Ok(()),
+            Outcome::Done(_) => Err(rules::moved_on(session)),
+            Outcome::Duplicate | Outcome::Dangling => Err(rules::name_taken(session)),
+        })
+    }
+
+    fn accept(&mut self, session: Session, events: Vec<NewEvent>) -> Result<()> {
+        let events: Vec<_> =
+            events.into_iter().map(|event| rules::session_event(&session, event, 0, self.now)).collect();
+        let before = self.heads.get(&session.id).map_or(0, |head| head.kernels);
+        self.writes.add(&session, before, &events)?;
+        self.ledger.enter(&session);
+        self.heads.insert(session.id, Head::of(&session));
+        self.pending.push(self.results.len());
+        self.pending_ids.insert(session.id);
+        self.results.push(Ok(Committed { session, events }));
+        Ok(())
+    }
+
+    async fn flush(&mut self, tx: &mut Tx) -> Result<()> {
+        let replacements = std::mem::take(&mut self.replacements);
+        if !replacements.is_empty() {
+            let done = tx.execute(REPLACE_SESSIONS, &args![format!("[{}]", replacements.join(","))]).await?;
+            if done != replacements.len() as u64 {
+                // They are locked: this takes someone who writes past us. Nothing is committed.
+                return Err(Error::of(code::STORE_FAILED, "sessions changed while they were locked"));
+            }
+        }
+        let seqs = self.writes.flush(tx).await?;
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_ids.clear();
+        let written =
+            self.results.iter_mut().enumerate().filter(|(index, _)| pending.binary_search(index).is_ok());
+        number_events(written.filter_map(|(_, result)| result.as_mut().ok()), seqs);
+        Ok(())
     }
 }
 
 impl Head {
     fn of(session: &Session) -> Self {
-        Self { version: session.version, kernels: rows::kernel_count(session), claim: claim(session) }
+        Self { version: session.version, kernels: kernel_count(session), claim: claim(session) }
     }
 }
 
+/// What no other living session may have.
 fn claim(session: &Session) -> Option<(String, String)> {
     let living = !session.status.is_dead();
     living.then(|| (plain(session.owner.access_key.as_str()).into_owned(), plain(&session.name).into_owned()))
-}
-
-/// The one guarded update. Only one that claims a name can find it taken, and needs a savepoint for that.
-async fn replace(tx: &mut Tx, session: &Session, read_at: i64, claims: bool) -> Result<Result<()>> {
-    let doc = to_doc(session)?;
-    let mut columns: Vec<_> = rows::columns(session).into_iter().chain([Arg::from(doc)]).collect();
-    columns[1] = Arg::from(read_at);
-    if !claims {
-        return Ok(match tx.execute(REPLACE, &columns).await? {
-            0 => Err(rules::moved_on(session)),
-            _ => Ok(()),
-        });
-    }
-    tx.execute(SAVE, &[]).await?;
-    let outcome = tx.try_execute(REPLACE, &columns).await?;
-    if outcome == Outcome::Duplicate {
-        tx.execute(RESTORE, &[]).await?;
-    }
-    tx.execute(FORGET, &[]).await?;
-    Ok(match outcome {
-        Outcome::Done(0) => Err(rules::moved_on(session)),
-        Outcome::Done(_) => Ok(()),
-        Outcome::Duplicate | Outcome::Dangling => Err(rules::name_taken(session)),
-    })
 }

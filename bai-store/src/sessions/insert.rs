@@ -6,9 +6,10 @@ use bai_core::port::store::{Committed, SessionChange};
 use bai_core::{Session, SessionId, Timestamp};
 
 use super::ledger::Ledger;
-use super::rows;
-use crate::convert::{corrupt, plain, to_doc};
-use crate::db::{Arg, Tx, args};
+use super::number_events;
+use super::rows::{SessionColumns, Writes};
+use crate::convert::{corrupt, plain};
+use crate::db::{Tx, args};
 use crate::dialect::statements;
 use crate::store::Store;
 
@@ -30,10 +31,15 @@ pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec
     let guarded = new.iter().filter(|change| change.guard_capacity);
     let agents = guarded.flat_map(|change| rules::held_by(&change.session).into_keys());
     let mut ledger = Ledger::open(&mut tx, agents).await?;
+    let mut writes = Writes::default();
     let mut done = Vec::with_capacity(new.len());
     for change in new {
-        done.push(insert_one(&mut tx, &mut ledger, change, now).await?);
+        let committed = insert_one(&mut tx, &mut ledger, change, now).await?;
+        writes.add(&committed.session, 0, &committed.events)?;
+        done.push(committed);
     }
+    let seqs = writes.flush(&mut tx).await?;
+    number_events(done.iter_mut(), seqs);
     tx.commit().await?;
     Ok(done)
 }
@@ -50,16 +56,45 @@ async fn insert_one(
         ledger.require_room(&session)?;
     }
     session.version = 1;
-    let doc = to_doc(&session)?;
-    let columns: Vec<_> = rows::columns(&session).into_iter().chain([Arg::from(doc)]).collect();
-    if tx.execute(INSERT, &columns).await? == 0 {
+    if insert_row(tx, SessionColumns::of(&session)?).await? == 0 {
         let existing = occupant(tx, &session).await?;
         return Err(rules::session_exists(existing, &session.name));
     }
-    rows::put_kernels(tx, &session, 0).await?;
-    let events = rows::add_events(tx, &session, events, now).await?;
     ledger.enter(&session);
+    let events = events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
     Ok(Committed { session, events })
+}
+
+async fn insert_row(tx: &mut Tx, row: SessionColumns<'_>) -> Result<u64> {
+    let args = args![
+        row.id,
+        row.version,
+        row.access_key,
+        row.name,
+        row.living,
+        row.user_id,
+        row.user_email,
+        row.domain,
+        row.project_id,
+        row.project,
+        row.resource_group,
+        row.session_type,
+        row.cluster_mode,
+        row.cluster_size,
+        row.status,
+        row.status_info,
+        row.result,
+        row.startup_command,
+        row.created_at,
+        row.starts_at,
+        row.terminated_at,
+        row.scheduled_at,
+        row.latest_at,
+        row.image_list,
+        row.agent_list,
+        row.doc,
+    ];
+    tx.execute(INSERT, &args).await
 }
 
 /// The session that has the id, or lives under the name.

@@ -7,13 +7,9 @@ use bai_core::memory::store::rules;
 use bai_core::slots::ResourceSlots;
 use bai_core::{AgentId, Session, SessionId};
 
-use crate::convert::{corrupt, from_doc, plain};
-use crate::db::{Tx, args};
-use crate::dialect::{LOCK_AGENT, statements};
-
-statements! {
-    HELD = "SELECT session_id, allocated FROM kernels WHERE agent_id = $1 AND holds";
-}
+use crate::convert::{corrupt, from_doc, plain, to_doc};
+use crate::db::{Row, Tx, args};
+use crate::dialect::{HELD, LOCK_AGENTS};
 
 /// The accounts of the agents that a transaction places kernels on.
 #[derive(Debug, Default)]
@@ -29,15 +25,26 @@ struct Account {
 }
 
 impl Ledger {
-    /// Opens the accounts of agents. Others wait for these agents until the transaction ends: all must ask in the same
-    /// order, which is that of their ids.
+    /// Opens the accounts of agents. Others wait for these agents until the transaction ends; all lock them in the order of
+    /// their ids.
     pub(super) async fn open(tx: &mut Tx, agents: impl IntoIterator<Item = &AgentId>) -> Result<Self> {
         let mut ledger = Self::default();
-        let mut agents: Vec<_> = agents.into_iter().collect();
-        agents.sort_unstable();
-        agents.dedup();
-        for agent in agents {
-            ledger.agents.insert(agent.clone(), Account::read(tx, agent).await?);
+        ledger.agents.extend(agents.into_iter().map(|agent| (agent.clone(), Account::default())));
+        if ledger.agents.is_empty() {
+            return Ok(ledger);
+        }
+        let ids: Vec<_> = ledger.agents.keys().map(|agent| plain(agent.as_str())).collect();
+        let ids = to_doc(&ids)?;
+        for row in tx.rows(LOCK_AGENTS, &args![&ids]).await? {
+            let agent = row.text(0)?;
+            if let Some(account) = ledger.agents.get_mut(agent.as_str()) {
+                account.capacity = from_doc(&row.text(1)?, "agent", &agent)?;
+            }
+        }
+        for row in tx.rows(HELD, &args![&ids]).await? {
+            if let Some(account) = ledger.agents.get_mut(row.text(0)?.as_str()) {
+                account.add(&row)?;
+            }
         }
         Ok(ledger)
     }
@@ -70,19 +77,14 @@ impl Ledger {
 }
 
 impl Account {
-    async fn read(tx: &mut Tx, agent: &AgentId) -> Result<Self> {
-        let mut account = Self::default();
-        if let Some(row) = tx.row(LOCK_AGENT, &args![agent.as_str()]).await? {
-            account.capacity = from_doc(&row.text(0)?, "agent", agent.as_str())?;
-        }
-        for row in tx.rows(HELD, &args![plain(agent.as_str())]).await? {
-            let id = row.text(0)?;
-            let allocated: ResourceSlots = from_doc(&row.text(1)?, "kernel", &id)?;
-            let id = id.parse().map_err(|error: bai_core::Error| corrupt("kernel", &id).source(error))?;
-            account.total.add(&allocated);
-            account.of_session.entry(id).or_default().add(&allocated);
-        }
-        Ok(account)
+    /// From the columns agent, session and allocation.
+    fn add(&mut self, row: &Row) -> Result<()> {
+        let id = row.text(1)?;
+        let allocated: ResourceSlots = from_doc(&row.text(2)?, "kernel", &id)?;
+        let id = id.parse().map_err(|error: bai_core::Error| corrupt("kernel", &id).source(error))?;
+        self.total.add(&allocated);
+        self.of_session.entry(id).or_default().add(&allocated);
+        Ok(())
     }
 
     fn replace(&mut self, session: SessionId, held: ResourceSlots) {

@@ -1,98 +1,176 @@
-//! Writing the rows of a session: itself, its kernels, its events.
+//! Writing the rows of sessions: themselves, their kernels, their events.
+
+use std::borrow::Cow;
 
 use bai_core::error::Result;
-use bai_core::memory::store::{fields, rules};
-use bai_core::port::store::{NewEvent, SessionEvent};
-use bai_core::{Session, Timestamp};
+use bai_core::memory::store::fields;
+use bai_core::port::store::SessionEvent;
+use bai_core::session::{Kernel, Session};
+use serde::Serialize;
 
 use crate::convert::{corrupt, micros, plain, to_doc};
-use crate::db::{Arg, Tx, args};
-use crate::dialect::statements;
+use crate::db::{Tx, args};
+use crate::dialect::{ADD_EVENTS, PUT_KERNELS, statements};
 
 statements! {
-    PUT_KERNEL = "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-                  ON CONFLICT (session_id, place) DO UPDATE SET id = excluded.id, image = excluded.image,
-                  agent_id = excluded.agent_id, status = excluded.status, holds = excluded.holds,
-                  allocated = excluded.allocated";
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
-    ADD_EVENT = "INSERT INTO session_events (session_id, at, published, doc) VALUES ($1, $2, FALSE, $3) RETURNING seq";
 }
 
-/// The columns of a session, its document aside, in the order of the statements that insert and replace it.
-pub(super) fn columns(session: &Session) -> [Arg<'_>; 25] {
-    let owner = &session.owner;
-    let join =
-        |texts: &mut dyn Iterator<Item = &str>| plain(&texts.collect::<Vec<_>>().join("\u{1}")).into_owned();
-    args![
-        session.id.to_string(),
-        session.version,
-        plain(owner.access_key.as_str()),
-        plain(&session.name),
-        !session.status.is_dead(),
-        owner.user_id.to_string(),
-        plain(&owner.email),
-        plain(&owner.domain),
-        owner.project_id.to_string(),
-        plain(&owner.project),
-        plain(&session.resource_group),
-        fields::type_name(session.session_type),
-        fields::cluster_mode_name(session.cluster_mode),
-        kernel_count(session),
-        session.status.as_str(),
-        session.status_info.as_deref().map(plain),
-        session.result.as_str(),
-        session.spec.startup_command.as_deref().map(plain),
-        micros(session.created_at),
-        session.starts_at.map(micros),
-        session.terminated_at.map(micros),
-        fields::scheduled_at(session).map(std::borrow::Cow::Owned),
-        micros(fields::latest(session)),
-        join(&mut session.kernels.iter().map(|kernel| kernel.image.as_str())),
-        join(&mut fields::agents(session)),
-    ]
+/// The columns of a session.
+#[derive(Debug, Serialize)]
+pub(super) struct SessionColumns<'a> {
+    pub(super) id: String,
+    pub(super) version: i64,
+    pub(super) access_key: Cow<'a, str>,
+    pub(super) name: Cow<'a, str>,
+    pub(super) living: bool,
+    pub(super) user_id: String,
+    pub(super) user_email: Cow<'a, str>,
+    pub(super) domain: Cow<'a, str>,
+    pub(super) project_id: String,
+    pub(super) project: Cow<'a, str>,
+    pub(super) resource_group: Cow<'a, str>,
+    pub(super) session_type: &'static str,
+    pub(super) cluster_mode: &'static str,
+    pub(super) cluster_size: i64,
+    pub(super) status: &'static str,
+    pub(super) status_info: Option<Cow<'a, str>>,
+    pub(super) result: &'static str,
+    pub(super) startup_command: Option<Cow<'a, str>>,
+    pub(super) created_at: i64,
+    pub(super) starts_at: Option<i64>,
+    pub(super) terminated_at: Option<i64>,
+    pub(super) scheduled_at: Option<String>,
+    pub(super) latest_at: i64,
+    pub(super) image_list: String,
+    pub(super) agent_list: String,
+    pub(super) doc: String,
+}
+
+#[derive(Debug, Serialize)]
+struct KernelColumns {
+    session_id: String,
+    place: i64,
+    id: String,
+    image: String,
+    agent_id: Option<String>,
+    status: &'static str,
+    holds: bool,
+    allocated: String,
+}
+
+#[derive(Debug, Serialize)]
+struct EventColumns {
+    place: usize,
+    session_id: String,
+    at: i64,
+    doc: String,
+}
+
+impl<'a> SessionColumns<'a> {
+    pub(super) fn of(session: &'a Session) -> Result<Self> {
+        let owner = &session.owner;
+        let images: Vec<_> = session.kernels.iter().map(|kernel| kernel.image.as_str()).collect();
+        let agents: Vec<_> = fields::agents(session).collect();
+        Ok(Self {
+            id: session.id.to_string(),
+            version: session.version,
+            access_key: plain(owner.access_key.as_str()),
+            name: plain(&session.name),
+            living: !session.status.is_dead(),
+            user_id: owner.user_id.to_string(),
+            user_email: plain(&owner.email),
+            domain: plain(&owner.domain),
+            project_id: owner.project_id.to_string(),
+            project: plain(&owner.project),
+            resource_group: plain(&session.resource_group),
+            session_type: fields::type_name(session.session_type),
+            cluster_mode: fields::cluster_mode_name(session.cluster_mode),
+            cluster_size: kernel_count(session),
+            status: session.status.as_str(),
+            status_info: session.status_info.as_deref().map(plain),
+            result: session.result.as_str(),
+            startup_command: session.spec.startup_command.as_deref().map(plain),
+            created_at: micros(session.created_at),
+            starts_at: session.starts_at.map(micros),
+            terminated_at: session.terminated_at.map(micros),
+            scheduled_at: fields::scheduled_at(session),
+            latest_at: micros(fields::latest(session)),
+            image_list: joined(&images),
+            agent_list: joined(&agents),
+            doc: to_doc(session)?,
+        })
+    }
+}
+
+/// In the order that lists have: by the first, then the second, …
+fn joined(texts: &[&str]) -> String {
+    plain(&texts.join("\u{1}")).into_owned()
+}
+
+impl KernelColumns {
+    fn of(session: &Session, place: i64, kernel: &Kernel) -> Result<Self> {
+        Ok(Self {
+            session_id: session.id.to_string(),
+            place,
+            id: kernel.id.to_string(),
+            image: plain(&kernel.image).into_owned(),
+            agent_id: kernel.agent.as_ref().map(|agent| plain(agent.as_str()).into_owned()),
+            status: kernel.status.as_str(),
+            holds: !kernel.allocated.is_zero(),
+            allocated: to_doc(&kernel.allocated)?,
+        })
+    }
 }
 
 pub(super) fn kernel_count(session: &Session) -> i64 {
     i64::try_from(session.kernels.len()).unwrap_or(i64::MAX)
 }
 
-/// Writes the kernels; `before` is how many rows there were.
-pub(super) async fn put_kernels(tx: &mut Tx, session: &Session, before: i64) -> Result<()> {
-    let id = session.id.to_string();
-    for (place, kernel) in (0i64..).zip(&session.kernels) {
-        let args = args![
-            &id,
-            place,
-            kernel.id.to_string(),
-            plain(&kernel.image),
-            kernel.agent.as_ref().map(|agent| plain(agent.as_str())),
-            kernel.status.as_str(),
-            !kernel.allocated.is_zero(),
-            to_doc(&kernel.allocated)?,
-        ];
-        tx.execute(PUT_KERNEL, &args).await?;
-    }
-    if before > kernel_count(session) {
-        tx.execute(DROP_KERNELS, &args![&id, kernel_count(session)]).await?;
-    }
-    Ok(())
+/// Kernels and events of different sessions, to be written together.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    kernels: Vec<KernelColumns>,
+    /// Sessions that have fewer kernels than before, with the first place that is gone.
+    shrunk: Vec<(String, i64)>,
+    events: Vec<EventColumns>,
 }
 
-/// Appends the events and returns them with their numbers.
-pub(super) async fn add_events(
-    tx: &mut Tx,
-    session: &Session,
-    events: Vec<NewEvent>,
-    now: Timestamp,
-) -> Result<Vec<SessionEvent>> {
-    let mut added = Vec::with_capacity(events.len());
-    for event in events {
-        let mut event = rules::session_event(session, event, 0, now);
-        let args = args![session.id.to_string(), micros(now), to_doc(&event)?];
-        let row = tx.row(ADD_EVENT, &args).await?.ok_or_else(|| corrupt("session event", "new"))?;
-        event.seq = row.int(0)?;
-        added.push(event);
+impl Writes {
+    /// Adds what belongs to a session; `before` is how many kernels it had.
+    pub(super) fn add(&mut self, session: &Session, before: i64, events: &[SessionEvent]) -> Result<()> {
+        for (place, kernel) in (0..).zip(&session.kernels) {
+            self.kernels.push(KernelColumns::of(session, place, kernel)?);
+        }
+        if before > kernel_count(session) {
+            self.shrunk.push((session.id.to_string(), kernel_count(session)));
+        }
+        for event in events {
+            let place = self.events.len();
+            let (session_id, at) = (session.id.to_string(), micros(event.at));
+            self.events.push(EventColumns { place, session_id, at, doc: to_doc(event)? });
+        }
+        Ok(())
     }
-    Ok(added)
+
+    /// Writes everything, and returns the numbers of the events in the order they were added.
+    pub(super) async fn flush(&mut self, tx: &mut Tx) -> Result<Vec<i64>> {
+        let Self { kernels, shrunk, events } = std::mem::take(self);
+        if !kernels.is_empty() {
+            tx.execute(PUT_KERNELS, &args![to_doc(&kernels)?]).await?;
+        }
+        for (session, gone_from) in shrunk {
+            tx.execute(DROP_KERNELS, &args![session, gone_from]).await?;
+        }
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = tx.rows(ADD_EVENTS, &args![to_doc(&events)?]).await?;
+        let mut seqs: Vec<_> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
+        if seqs.len() != events.len() {
+            return Err(corrupt("session event", "new"));
+        }
+        seqs.sort_unstable(); // rows are returned in any order, but numbered in ours
+        Ok(seqs)
+    }
 }
