@@ -238,6 +238,8 @@ impl Inner {
         match &self.record.phase {
             Phase::Starting if self.live.pulling => KernelStage::Pulling,
             Phase::Starting => KernelStage::Preparing,
+            // Recorded as running by an earlier agent and not found: its end is about to be recorded.
+            Phase::Running if self.live.started.is_none() => KernelStage::Terminating,
             Phase::Running => KernelStage::Running(Box::new(self.running(host))),
             Phase::Terminating { .. } => KernelStage::Terminating,
             Phase::Exited { exit } => KernelStage::Exited(exit.clone()),

@@ -143,9 +143,10 @@ impl Core {
             Err(error) if error.code() == code::KERNEL_NOT_FOUND => return Ok(()),
             kernel => kernel?,
         };
-        if !kernel.signals.borrow().over {
+        if !kernel.phase().is_over() {
             return Err(Error::of(code::CONFLICT, "the kernel has not ended").with("kernel", wanted.id));
         }
+        kernel.wait(|signals| signals.over).await;
         let _removal = kernel.removal.lock().await;
         // A later generation may have come meanwhile; the directory is then its own.
         match self.kernel(wanted) {

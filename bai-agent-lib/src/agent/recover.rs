@@ -20,13 +20,20 @@ impl Core {
             kernels.insert(record.kernel().id, self.new_kernel(record, false));
         }
         for started in found.iter().filter(|started| started.exit.is_none()) {
-            let known = kernels.contains_key(&started.kernel.id);
-            if !known {
+            let kernel = kernels.entry(started.kernel.id).or_insert_with(|| {
                 // Perhaps the scratch directory was lost, perhaps the manager never heard of it: it decides.
                 tracing::warn!(kernel = %started.kernel.id, "found a kernel without a record");
                 let mut record = KernelRecord::new(unknown_spec(started), String::new());
                 record.phase = Phase::Running;
-                kernels.insert(started.kernel.id, self.new_kernel(record, true));
+                self.new_kernel(record, true)
+            });
+            if kernel.kernel == started.kernel {
+                // The first report already says what runs.
+                let attached = kernel.with_record(|record| self.plugins.attached(&record.allocation));
+                kernel.live(|live| {
+                    live.attached = attached;
+                    live.started = Some(started.clone());
+                });
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! No process is started and nothing is written to disk until files are uploaded. Delays and failures are configurable
 //! and, with a seed, the same in every run. The handle outlives the agents that use it, so the loss of an agent can be
-//! simulated too. What the kernels understand is described at [`language`](self::language).
+//! simulated too. What the kernels understand is described at [`language`].
 
 pub mod language;
 mod runner;

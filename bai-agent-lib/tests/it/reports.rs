@@ -16,7 +16,7 @@ async fn changes_are_reported_at_once_and_images_only_when_they_change() {
     slow.report_interval = Duration::from_hours(1);
     let agent = node.agent(slow).await;
     let subject = node.under_test(Arc::clone(&agent) as _);
-    assert!(node.manager.report(|_| true).await.images.is_some());
+    assert!(!node.manager.images().await.is_empty());
     let kernel = subject.kernel().await;
     assert!(node.manager.last().unwrap().images.is_none());
     let exit = KernelExit { code: Some(9), reason: "self-terminated".into(), oom: false };
@@ -39,8 +39,7 @@ async fn an_unreachable_manager_is_tried_again() {
     agent_runs_without_manager(&node).await;
     node.manager.set_down(false);
     subject.kernel().await;
-    let before = node.manager.last().unwrap();
-    assert!(before.images.is_some() || before.seq > 1);
+    assert!(!node.manager.images().await.is_empty());
 }
 
 async fn agent_runs_without_manager(node: &Node) {

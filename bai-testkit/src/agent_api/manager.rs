@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use bai_core::error::{Error, ErrorKind, Result};
+use bai_core::image::Image;
 use bai_core::port::ManagerApi;
 use bai_core::port::agent::{AgentReport, KernelRef, KernelReport, ReportReply};
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct FakeManager {
     last: watch::Sender<Option<AgentReport>>,
+    images: watch::Sender<Option<Vec<Image>>>,
     answer: watch::Sender<Answer>,
 }
 
@@ -19,7 +21,11 @@ struct Answer {
 
 impl Default for FakeManager {
     fn default() -> Self {
-        Self { last: watch::Sender::new(None), answer: watch::Sender::default() }
+        Self {
+            last: watch::Sender::new(None),
+            images: watch::Sender::new(None),
+            answer: watch::Sender::default(),
+        }
     }
 }
 
@@ -27,6 +33,12 @@ impl FakeManager {
     /// The last report taken.
     pub fn last(&self) -> Option<AgentReport> {
         self.last.borrow().clone()
+    }
+
+    /// The images last reported, which is seldom done.
+    pub async fn images(&self) -> Vec<Image> {
+        let mut images = self.images.subscribe();
+        images.wait_for(Option::is_some).await.unwrap().clone().unwrap()
     }
 
     /// What the last report says of a kernel.
@@ -71,6 +83,9 @@ impl ManagerApi for FakeManager {
         let answer = self.answer.borrow().clone();
         if answer.down {
             return Err(Error::new(ErrorKind::Unavailable, "the manager is down"));
+        }
+        if let Some(images) = &report.images {
+            self.images.send_replace(Some(images.clone()));
         }
         self.last.send_modify(|last| {
             let newer = last

@@ -26,7 +26,7 @@ async fn start(host: &Host, manager: &Arc<FakeManager>) -> Arc<Agent> {
 }
 
 async fn under_test(agent: &Arc<Agent>, manager: &Arc<FakeManager>) -> AgentUnderTest {
-    let images = manager.report(|report| report.images.is_some()).await.images.unwrap();
+    let images = manager.images().await;
     let python = images.into_iter().find(|image| image.name.starts_with("python:")).unwrap();
     AgentUnderTest {
         api: Arc::clone(agent) as _,
