@@ -1,6 +1,6 @@
 //! The agent's side of a kernel runner.
 //!
-//! [`Runner`] is what the rest of the agent speaks to; [`unix`] speaks the framed protocol of
+//! [`Runner`] is what the rest of the agent speaks to; `runner::unix` speaks the framed protocol of
 //! [`bai_kernel_lib::protocol`] over a unix socket and survives lost connections. The simulated back end brings its own.
 
 pub(crate) mod unix;
