@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::manager::Backends;
 
 /// Window of the rate limit.
-const WINDOW: Duration = Duration::from_secs(15 * 60);
+const WINDOW: Duration = Duration::from_mins(15);
 /// Credentials kept in memory; beyond that old ones are dropped.
 const MAX_CACHED: usize = 10_000;
 /// Longest access key.
@@ -75,12 +75,15 @@ pub struct IdentityService {
     inner: Arc<Inner>,
 }
 
+/// A value and when it was asked for.
+type Cached<T> = (Instant, T);
+
 #[derive(Debug)]
 struct Inner {
     backends: Backends,
     max_age: Duration,
-    credentials: Mutex<HashMap<String, (Instant, Option<Arc<Credential>>)>>,
-    directory: Mutex<Option<(Instant, Arc<Directory>)>>,
+    credentials: Mutex<HashMap<String, Cached<Option<Arc<Credential>>>>>,
+    directory: Mutex<Option<Cached<Arc<Directory>>>>,
 }
 
 impl IdentityService {
@@ -125,7 +128,10 @@ impl IdentityService {
             return Ok(Scope::own(requester));
         };
         if !matches!(requester.user.role, UserRole::Superadmin | UserRole::Admin) {
-            return Err(Error::of(code::FORBIDDEN, "Only admins can perform operations on behalf of other users."));
+            return Err(Error::of(
+                code::FORBIDDEN,
+                "Only admins can perform operations on behalf of other users.",
+            ));
         }
         let unknown = || Error::of(code::OWNER_UNKNOWN, "Unknown owner access key");
         let owner = self.credential(wanted).await?.ok_or_else(unknown)?;

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bai_core::port::agent::{AgentReport, ReportReply};
 use bai_core::port::store::SessionEvent;
 use bai_core::port::{
-    AgentStore, ConfigStore, Counter, Events, IdentityStore, ImageStore, Lease, LogStore, ManagerApi, SessionStore,
+    AgentStore, ConfigStore, Counter, Events, IdentityStore, ImageStore, Lease, LogStore, ManagerApi,
+    SessionStore,
 };
 use bai_core::{Clock, Result};
 use tokio::sync::{broadcast, mpsc};
@@ -85,7 +86,11 @@ impl Manager {
     ///
     /// # Errors
     /// `Unavailable` when a back end cannot be reached.
-    pub async fn start(backends: Backends, dialer: Arc<dyn AgentDialer>, options: ManagerOptions) -> Result<Self> {
+    pub async fn start(
+        backends: Backends,
+        dialer: Arc<dyn AgentDialer>,
+        options: ManagerOptions,
+    ) -> Result<Self> {
         let (commits, jobs) = Committer::new();
         let (outbox, events) = mpsc::channel(OUTBOX);
         let (callbacks, notices) = mpsc::channel(CALLBACKS);
@@ -131,7 +136,12 @@ impl Manager {
         Ok(())
     }
 
-    fn spawn_all(&self, jobs: mpsc::Receiver<Job>, events: mpsc::Receiver<SessionEvent>, notices: mpsc::Receiver<Notice>) {
+    fn spawn_all(
+        &self,
+        jobs: mpsc::Receiver<Job>,
+        events: mpsc::Receiver<SessionEvent>,
+        notices: mpsc::Receiver<Notice>,
+    ) {
         let core = &self.inner.core;
         let tasks = &core.tasks;
         tasks.spawn_sink(commit::serve(core.clone(), jobs));

@@ -25,7 +25,9 @@ use bai_core::{KernelId, Result, Session, SessionId};
 
 use crate::manager::core::Core;
 
-pub use request::{CreateOutcome, CreateSession, DependencyNode, DestroyOutcome, SessionMatch, SessionServices};
+pub use request::{
+    CreateOutcome, CreateSession, DependencyNode, DestroyOutcome, SessionMatch, SessionServices,
+};
 
 /// The operations on sessions. A *reference* is a session id or an exact name among the owner's sessions.
 ///

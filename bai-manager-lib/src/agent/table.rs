@@ -68,7 +68,8 @@ impl AgentTable {
         for row in rows {
             match entries.get_mut(&row.id) {
                 None => {
-                    let entry = Entry { heard: now, stored: Some(row.last_seen), report: None, api: None, row };
+                    let entry =
+                        Entry { heard: now, stored: Some(row.last_seen), report: None, api: None, row };
                     entries.insert(entry.row.id.clone(), entry);
                 }
                 Some(entry) => {
@@ -104,9 +105,15 @@ impl AgentTable {
             || entry.row.capacity != row.capacity
             || entry.row.resource_group != row.resource_group;
         let due = capacity_changed || is_changed(&entry.row, &row) || entry.is_due(now);
-        let kernels = report.kernels.iter().map(|kernel| (kernel.kernel.id, Arc::new(kernel.clone()))).collect();
-        entry.report =
-            Some(LastReport { incarnation: report.incarnation, seq: report.seq, has_images, kernels, misses });
+        let kernels =
+            report.kernels.iter().map(|kernel| (kernel.kernel.id, Arc::new(kernel.clone()))).collect();
+        entry.report = Some(LastReport {
+            incarnation: report.incarnation,
+            seq: report.seq,
+            has_images,
+            kernels,
+            misses,
+        });
         entry.heard = now;
         entry.row = row;
         if due {
@@ -138,6 +145,13 @@ impl AgentTable {
         self.entries.read().get(id).map(|entry| entry.row.clone())
     }
 
+    /// Since when the agent is lost; `None` when it is not.
+    pub(crate) fn lost_since(&self, id: &AgentId) -> Option<Timestamp> {
+        let entries = self.entries.read();
+        let row = &entries.get(id)?.row;
+        (row.status == AgentStatus::Lost).then(|| row.lost_at.unwrap_or(row.status_changed))
+    }
+
     pub(crate) fn set_schedulable(&self, id: &AgentId, schedulable: bool) {
         if let Some(entry) = self.entries.write().get_mut(id) {
             entry.row.schedulable = schedulable;
@@ -145,14 +159,26 @@ impl AgentTable {
     }
 
     /// What the agent last said about a kernel in this generation. `Err` when it has said nothing to this manager.
-    pub(crate) fn kernel(&self, agent: &AgentId, kernel: KernelRef) -> Result<Option<Arc<KernelReport>>, Unheard> {
+    pub(crate) fn kernel(
+        &self,
+        agent: &AgentId,
+        kernel: KernelRef,
+    ) -> Result<Option<Arc<KernelReport>>, Unheard> {
         let entries = self.entries.read();
         let report = entries.get(agent).and_then(|entry| entry.report.as_ref()).ok_or(Unheard)?;
-        Ok(report.kernels.get(&kernel.id).filter(|known| known.kernel.generation == kernel.generation).cloned())
+        Ok(report
+            .kernels
+            .get(&kernel.id)
+            .filter(|known| known.kernel.generation == kernel.generation)
+            .cloned())
     }
 
     /// The last statistics of a kernel, from whichever agent it is on.
-    pub(crate) fn kernel_stats(&self, agent: &AgentId, kernel: KernelId) -> Option<bai_core::execution::KernelStats> {
+    pub(crate) fn kernel_stats(
+        &self,
+        agent: &AgentId,
+        kernel: KernelId,
+    ) -> Option<bai_core::execution::KernelStats> {
         let entries = self.entries.read();
         entries.get(agent)?.report.as_ref()?.kernels.get(&kernel)?.stats.clone()
     }
@@ -209,7 +235,9 @@ impl AgentTable {
                 .ok_or_else(|| Error::of(code::AGENT_NOT_FOUND, "no such agent").with("agent", id))?;
             let incarnation = entry.report.as_ref().map_or(0, |report| report.incarnation);
             match &entry.api {
-                Some((addr, run, api)) if *addr == entry.row.addr && *run == incarnation => return Ok(api.clone()),
+                Some((addr, run, api)) if *addr == entry.row.addr && *run == incarnation => {
+                    return Ok(api.clone());
+                }
                 _ => (entry.row.clone(), incarnation),
             }
         };
@@ -258,10 +286,7 @@ fn row_of(report: &AgentReport, old: Option<&Agent>, now: Timestamp) -> Agent {
 
 /// Whether more than the heartbeat and its statistics differ.
 fn is_changed(old: &Agent, new: &Agent) -> bool {
-    let plain = |row: &Agent| Agent {
-        last_seen: Timestamp::default(),
-        live_stat: Value::Null,
-        ..row.clone()
-    };
+    let plain =
+        |row: &Agent| Agent { last_seen: Timestamp::default(), live_stat: Value::Null, ..row.clone() };
     plain(old) != plain(new)
 }

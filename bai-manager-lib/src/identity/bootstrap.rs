@@ -25,8 +25,12 @@ const RATE_LIMIT: u64 = 30_000;
 
 /// Makes what is missing and returns the credential of the first user.
 pub(super) async fn run(backends: &Backends, new: Bootstrap) -> Result<Credential> {
-    if let Some(key) = new.access_key.as_ref().filter(|key| key.as_str().is_empty() || key.as_str().len() > MAX_ACCESS_KEY) {
-        return Err(Error::new(ErrorKind::Invalid, "an access key has 1 to 20 characters").with("access_key", key));
+    if let Some(key) =
+        new.access_key.as_ref().filter(|key| key.as_str().is_empty() || key.as_str().len() > MAX_ACCESS_KEY)
+    {
+        return Err(
+            Error::new(ErrorKind::Invalid, "an access key has 1 to 20 characters").with("access_key", key)
+        );
     }
     let store = &backends.identities;
     let now = backends.clock.now();
@@ -103,7 +107,12 @@ fn default_group(now: Timestamp) -> ResourceGroup {
 }
 
 /// Puts the user into the default project, which is made when it is missing.
-async fn join_default_project(backends: &Backends, directory: &Directory, user: UserId, now: Timestamp) -> Result<()> {
+async fn join_default_project(
+    backends: &Backends,
+    directory: &Directory,
+    user: UserId,
+    now: Timestamp,
+) -> Result<()> {
     let is_default = |project: &Project| project.name == DEFAULT && project.domain == DEFAULT;
     let existing = directory.projects.iter().find(|(project, _)| is_default(project));
     let (project, mut members) = existing.cloned().unwrap_or_else(|| {
@@ -146,7 +155,12 @@ async fn first_user(new: &Bootstrap, now: Timestamp) -> Result<User> {
     })
 }
 
-async fn first_keypair(backends: &Backends, new: &Bootstrap, user_id: UserId, now: Timestamp) -> Result<Keypair> {
+async fn first_keypair(
+    backends: &Backends,
+    new: &Bootstrap,
+    user_id: UserId,
+    now: Timestamp,
+) -> Result<Keypair> {
     let access_key = new.access_key.clone().unwrap_or_else(random_access_key);
     if let Some(taken) = backends.identities.credential(&access_key).await? {
         return Err(Error::new(ErrorKind::AlreadyExists, "the access key belongs to another user")

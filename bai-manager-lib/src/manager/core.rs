@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bai_core::port::store::{Committed, SessionChange, SessionEvent};
 use bai_core::{Error, Result, Session, SessionId, Timestamp, error::code};
@@ -49,8 +49,32 @@ pub(crate) struct Core {
 /// Set when an outcome of the store is unknown, until the next resync.
 #[derive(Debug, Default)]
 pub(crate) struct Doubt {
-    pub(crate) raised: AtomicBool,
+    raised: AtomicU64,
+    settled: AtomicU64,
     pub(crate) wake: Notify,
+}
+
+impl Doubt {
+    /// An outcome is unknown.
+    pub(crate) fn raise(&self) {
+        self.raised.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    /// Whether memory may lag.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.count() != self.settled.load(Ordering::Acquire)
+    }
+
+    /// How often a doubt has been raised; to be taken before a resync.
+    pub(crate) fn count(&self) -> u64 {
+        self.raised.load(Ordering::Acquire)
+    }
+
+    /// A resync that began at `count` is complete.
+    pub(crate) fn settle(&self, count: u64) {
+        self.settled.fetch_max(count, Ordering::AcqRel);
+    }
 }
 
 /// Resource groups whose queue has to be looked at.
@@ -62,9 +86,8 @@ pub(crate) struct DirtyGroups {
 
 impl DirtyGroups {
     pub(crate) fn mark(&self, group: &str) {
-        if self.names.lock().insert(group.to_owned()) {
-            self.wake.notify_one();
-        }
+        self.names.lock().insert(group.to_owned());
+        self.wake.notify_one();
     }
 
     pub(crate) fn take(&self) -> BTreeSet<String> {
@@ -81,7 +104,12 @@ impl Core {
         self.leader.load(Ordering::Acquire)
     }
 
-    /// Whether memory is the truth: no other process writes to the store.
+    /// Whether memory knows everything that lives: no other process writes to the store, and no outcome is in doubt.
+    pub(crate) fn is_current(&self) -> bool {
+        self.is_exclusive() && !self.doubt.is_raised()
+    }
+
+    /// Whether no other process writes to the store.
     pub(crate) fn is_exclusive(&self) -> bool {
         self.backends.sessions.capability().exclusive
     }
@@ -89,7 +117,7 @@ impl Core {
     /// The session with `id`, dead ones included: the newest version there is.
     pub(crate) async fn load(self: &Arc<Self>, id: SessionId) -> Result<Option<Arc<Session>>> {
         let known = self.registry.get(id);
-        if known.is_some() && self.is_exclusive() {
+        if known.is_some() && self.is_current() {
             return Ok(known);
         }
         self.reload(id).await
@@ -100,7 +128,7 @@ impl Core {
         let Some(session) = self.backends.sessions.get(id).await? else { return Ok(None) };
         let session = Arc::new(session);
         if !session.status.is_dead() || self.registry.get(id).is_some() {
-            self.take(session.clone());
+            self.take(&session);
         }
         Ok(Some(session))
     }
@@ -146,7 +174,8 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::of(code::SESSION_MOVED_ON, "the session keeps being changed by others").with("session", id))
+        Err(Error::of(code::SESSION_MOVED_ON, "the session keeps being changed by others")
+            .with("session", id))
     }
 
     /// A version newer than `stale`, or the error when there is none: the conflict was about something else.
@@ -159,11 +188,11 @@ impl Core {
     }
 
     /// Takes a version of a session into memory and wakes whoever has to act on it.
-    pub(crate) fn take(self: &Arc<Self>, session: Arc<Session>) {
+    pub(crate) fn take(self: &Arc<Self>, session: &Arc<Session>) {
         match self.registry.put(session.clone()) {
             Replaced::Stale => {}
-            Replaced::Nothing => self.wake(None, &session),
-            Replaced::Older(old) => self.wake(Some(&old), &session),
+            Replaced::Nothing => self.wake(None, session),
+            Replaced::Older(old) => self.wake(Some(&old), session),
         }
     }
 
@@ -196,10 +225,8 @@ impl Core {
 
     /// Marks every group that has a queue.
     pub(crate) fn mark_pending_groups(&self) {
-        for session in self.registry.all() {
-            if session.status == bai_core::SessionStatus::Pending {
-                self.groups.mark(&session.resource_group);
-            }
+        for group in self.registry.queued_groups() {
+            self.groups.mark(&group);
         }
     }
 
@@ -207,7 +234,9 @@ impl Core {
     fn discard_replaced(self: &Arc<Self>, old: &Session, new: &Session) {
         for kernel in old.kernels.iter().filter(|kernel| !kernel.status.is_dead()) {
             let Some(agent) = &kernel.agent else { continue };
-            let moved = new.kernel(kernel.id).is_none_or(|now| now.status.is_dead() || now.agent.as_ref() != Some(agent));
+            let moved = new
+                .kernel(kernel.id)
+                .is_none_or(|now| now.status.is_dead() || now.agent.as_ref() != Some(agent));
             if moved {
                 self.mark(agent, Item::Stale(kernel_ref(kernel)));
             }
@@ -224,15 +253,14 @@ impl Core {
 
 impl Absorb for Arc<Core> {
     fn absorb(&self, committed: &Committed) {
-        self.take(Arc::new(committed.session.clone()));
+        self.take(&Arc::new(committed.session.clone()));
         for event in &committed.events {
             self.announce(&committed.session, event);
         }
     }
 
     fn doubt(&self) {
-        self.doubt.raised.store(true, Ordering::Release);
-        self.doubt.wake.notify_one();
+        self.doubt.raise();
     }
 }
 

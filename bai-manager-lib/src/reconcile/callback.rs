@@ -72,15 +72,15 @@ pub(crate) async fn run(core: Arc<Core>, notices: mpsc::Receiver<Notice>) {
 }
 
 async fn call(client: &Client<HttpConnector, Full<Bytes>>, notice: &Notice) -> Result<()> {
-    let invalid = |error: http::Error| Error::new(ErrorKind::Invalid, "the callback cannot be made").source(error);
+    let invalid =
+        |error: http::Error| Error::new(ErrorKind::Invalid, "the callback cannot be made").source(error);
     let request = http::Request::post(&notice.url)
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::from(notice.body.to_string()))
         .map_err(invalid)?;
-    let response = client
-        .request(request)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("the receiver cannot be reached: {error}")))?;
+    let response = client.request(request).await.map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("the receiver cannot be reached: {error}"))
+    })?;
     if response.status().is_success() {
         return Ok(());
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bai_core::error::code;
 use bai_core::port::AgentApi;
 use bai_core::port::agent::{KernelRef, KernelSpec};
-use bai_core::port::store::AgentStatus;
 use bai_core::session::KernelExit;
 use bai_core::{AgentId, Error, ErrorKind, KernelStatus, Result, Session, SessionId, SessionStatus};
 use futures_util::future::{BoxFuture, join_all};
@@ -26,6 +25,8 @@ const CONCURRENCY: usize = 16;
 const CREATE_CHUNK: usize = 64;
 /// A create command that failed this often in a row is a failed start.
 const CREATE_TRIES: u32 = 5;
+/// How often a left-over kernel is seen to before only the agent's reports bring it up again.
+const DISPOSE_TRIES: u32 = 10;
 /// Longest wait for the log of an ended kernel.
 const LOG_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -43,7 +44,7 @@ enum Errand {
 
 /// Does what `items` need now.
 pub(crate) async fn look_at(core: &Arc<Core>, agent: &AgentId, items: Vec<Item>) {
-    if core.agents.get(agent).is_some_and(|row| row.status == AgentStatus::Lost) {
+    if core.agents.lost_since(agent).is_some() {
         return; // its next report marks everything again; until then the sweep decides
     }
     let mut births = Vec::new();
@@ -55,7 +56,8 @@ pub(crate) async fn look_at(core: &Arc<Core>, agent: &AgentId, items: Vec<Item>)
         }
     }
     // Boxed: the compiler cannot see that a stream of these borrowing futures may move between threads.
-    let errands: Vec<BoxFuture<'_, ()>> = errands.into_iter().map(|errand| run(core, agent, errand).boxed()).collect();
+    let errands: Vec<BoxFuture<'_, ()>> =
+        errands.into_iter().map(|errand| run(core, agent, errand).boxed()).collect();
     let errands = stream::iter(errands).buffer_unordered(CONCURRENCY).collect::<Vec<()>>();
     tokio::join!(create(core, agent, births), errands);
 }
@@ -114,7 +116,8 @@ async fn run(core: &Arc<Core>, agent: &AgentId, errand: Errand) {
         }
         Errand::Kernel { session, kernel, effect } => {
             let reason = session.status_info.clone().unwrap_or_default();
-            let result = call(core, agent, |api| async move { api.destroy_kernel(kernel, &reason).await }).await;
+            let result =
+                call(core, agent, |api| async move { api.destroy_kernel(kernel, &reason).await }).await;
             settle(core, agent, kernel, &effect, session.id, result).await;
         }
         Errand::Stale { kernel, disposal } => dispose(core, agent, kernel, disposal).await,
@@ -128,9 +131,9 @@ async fn call<T, F: Future<Output = Result<T>>>(
     command: impl FnOnce(Arc<dyn AgentApi>) -> F,
 ) -> Result<T> {
     let work = async { command(core.agents.api(agent).await?).await };
-    tokio::time::timeout(core.options.agent_deadline, work)
-        .await
-        .unwrap_or_else(|_| Err(Error::of(code::TIMEOUT, "the agent did not answer in time").with("agent", agent)))
+    tokio::time::timeout(core.options.agent_deadline, work).await.unwrap_or_else(|_| {
+        Err(Error::of(code::TIMEOUT, "the agent did not answer in time").with("agent", agent))
+    })
 }
 
 /// Records the outcome of a command and sees to its repetition.
@@ -181,7 +184,13 @@ async fn reap(core: &Arc<Core>, agent: &AgentId, session: &Session, kernel: Kern
 }
 
 /// Records the end of a kernel with its last statistics.
-pub(crate) async fn ended(core: &Arc<Core>, agent: &AgentId, session: SessionId, kernel: KernelRef, exit: KernelExit) {
+pub(crate) async fn ended(
+    core: &Arc<Core>,
+    agent: &AgentId,
+    session: SessionId,
+    kernel: KernelRef,
+    exit: KernelExit,
+) {
     let stats = core.agents.kernel_stats(agent, kernel.id).and_then(|stats| serde_json::to_value(stats).ok());
     let result = core
         .update(session, |session, now| {
@@ -201,7 +210,9 @@ pub(crate) async fn ended(core: &Arc<Core>, agent: &AgentId, session: SessionId,
 }
 
 fn is_current(session: &Session, kernel: KernelRef) -> bool {
-    session.kernel(kernel.id).is_some_and(|known| known.generation == kernel.generation && !known.status.is_dead())
+    session
+        .kernel(kernel.id)
+        .is_some_and(|known| known.generation == kernel.generation && !known.status.is_dead())
 }
 
 async fn dispose(core: &Arc<Core>, agent: &AgentId, kernel: KernelRef, disposal: Disposal) {
@@ -209,23 +220,25 @@ async fn dispose(core: &Arc<Core>, agent: &AgentId, kernel: KernelRef, disposal:
     let result = match disposal {
         Disposal::Forget => call(core, agent, |api| async move { api.forget(kernel).await }).await,
         Disposal::Destroy => {
-            call(core, agent, |api| async move { api.destroy_kernel(kernel, "not-found-in-manager").await }).await
+            call(core, agent, |api| async move { api.destroy_kernel(kernel, "not-found-in-manager").await })
+                .await
         }
     };
     let failures = core.queues.record(agent, item, kernel.generation, "dispose", result.is_ok());
-    match (result, disposal) {
-        (Ok(()), Disposal::Forget) => core.queues.done(agent, item),
-        (Ok(()), Disposal::Destroy) => core.queues.later(agent, item, Effect::Destroy.patience()),
-        (Err(error), _) if [code::KERNEL_NOT_FOUND, code::STALE_GENERATION].contains(&error.code()) => {
-            core.queues.done(agent, item);
-        }
-        (Err(error), _) if failures < 10 => {
+    match result {
+        Ok(()) if disposal == Disposal::Destroy => core.queues.later(agent, item, Effect::Destroy.patience()),
+        Err(error) if failures < DISPOSE_TRIES && !is_gone(&error) => {
             tracing::debug!(%agent, kernel = %effect::describe(kernel), %error, "a left-over kernel is still there");
             core.queues.later(agent, item, queue::backoff(failures));
         }
-        // The agent's reports bring it up again.
-        (Err(_), _) => core.queues.done(agent, item),
+        // Gone, or for the reports of the agent to bring up again.
+        _ => core.queues.done(agent, item),
     }
+}
+
+/// Whether the agent no longer has the kernel in this generation.
+fn is_gone(error: &Error) -> bool {
+    [code::KERNEL_NOT_FOUND, code::STALE_GENERATION].contains(&error.code())
 }
 
 /// Creates kernels, many with one command.
@@ -245,7 +258,8 @@ async fn create(core: &Arc<Core>, agent: &AgentId, births: Vec<Birth>) {
             result => {
                 let mut outcomes: Vec<BoxFuture<'_, ()>> = Vec::with_capacity(chunk.len());
                 for spec in chunk {
-                    let again = result.as_ref().copied().map_err(|error| Error::of(error.code(), error.to_string()));
+                    let again =
+                        result.as_ref().copied().map_err(|error| Error::of(error.code(), error.to_string()));
                     outcomes.push(created(core, agent, spec, again).boxed());
                 }
                 join_all(outcomes).await;
@@ -262,14 +276,17 @@ async fn send(core: &Core, agent: &AgentId, specs: Vec<KernelSpec>) -> Result<()
 async fn prepare(core: &Arc<Core>, agent: &AgentId, birth: Birth) -> Option<KernelSpec> {
     let result = core
         .update(birth.session.id, |session, now| match session.status {
-            SessionStatus::Scheduled => session.advance_all(SessionStatus::Preparing, KernelStatus::Preparing, "", now),
+            SessionStatus::Scheduled => {
+                session.advance_all(SessionStatus::Preparing, KernelStatus::Preparing, "", now)
+            }
             _ => Ok(()),
         })
         .await;
     match result {
         Ok(session) => {
             let starting = session.status.is_starting() || session.status == SessionStatus::Restarting;
-            let kernel = session.kernel(birth.kernel.id).filter(|_| starting && is_current(&session, birth.kernel))?;
+            let kernel =
+                session.kernel(birth.kernel.id).filter(|_| starting && is_current(&session, birth.kernel))?;
             let image = core.images.find(&kernel.image, &kernel.architecture).await;
             Some(kernel_spec(&session, kernel, image.as_ref()))
         }
@@ -283,7 +300,8 @@ async fn prepare(core: &Arc<Core>, agent: &AgentId, birth: Birth) -> Option<Kern
 
 async fn created(core: &Arc<Core>, agent: &AgentId, spec: &KernelSpec, result: Result<()>) {
     let item = Item::Kernel(spec.kernel.id);
-    let failures = core.queues.record(agent, item, spec.kernel.generation, Effect::Create.name(), result.is_ok());
+    let failures =
+        core.queues.record(agent, item, spec.kernel.generation, Effect::Create.name(), result.is_ok());
     let Err(error) = result else {
         core.queues.later(agent, item, Effect::Create.patience());
         return;

@@ -25,7 +25,7 @@ impl Effect {
     pub(crate) fn patience(&self) -> Duration {
         match self {
             Self::Create | Self::Destroy => Duration::from_secs(10),
-            Self::StartBatch => Duration::from_secs(60),
+            Self::StartBatch => Duration::from_mins(1),
             Self::Reap(_) => Duration::from_secs(1),
         }
     }
@@ -64,7 +64,10 @@ pub(crate) fn needed(session: &Session, kernel: &Kernel, report: Option<&KernelR
             Some(KernelStage::Failed { .. }) => Effect::Reap(unknown_exit(session)),
             _ => Effect::Destroy,
         }),
-        SessionStatus::Pending | SessionStatus::Terminated | SessionStatus::Error | SessionStatus::Cancelled => None,
+        SessionStatus::Pending
+        | SessionStatus::Terminated
+        | SessionStatus::Error
+        | SessionStatus::Cancelled => None,
     }
 }
 

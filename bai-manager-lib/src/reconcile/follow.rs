@@ -1,6 +1,6 @@
 //! Reports of agents: the only source of what kernels really do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bai_core::port::agent::{AgentReport, KernelRef, KernelReport, KernelStage, ReportReply, RunningKernel};
@@ -69,7 +69,10 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
                 core.mark(&report.agent, Item::Kernel(kernel.kernel.id));
             }
         }
-        if kernels.iter().any(|kernel| is_ours(&session, &report.agent, kernel.kernel) && is_news(&session, kernel)) {
+        if kernels
+            .iter()
+            .any(|kernel| is_ours(&session, &report.agent, kernel.kernel) && is_news(&session, kernel))
+        {
             news.push(move_on(core, report, id, kernels));
         }
     }
@@ -90,7 +93,9 @@ async fn known(core: &Arc<Core>, id: SessionId) -> Result<Option<Arc<Session>>> 
 /// Whether our record of the kernel is alive, on this agent and of this generation.
 fn is_ours(session: &Session, agent: &AgentId, kernel: KernelRef) -> bool {
     session.kernel(kernel.id).is_some_and(|known| {
-        known.agent.as_ref() == Some(agent) && known.generation == kernel.generation && !known.status.is_dead()
+        known.agent.as_ref() == Some(agent)
+            && known.generation == kernel.generation
+            && !known.status.is_dead()
     })
 }
 
@@ -138,7 +143,13 @@ async fn move_on(core: &Arc<Core>, report: &AgentReport, id: SessionId, kernels:
 }
 
 /// Applies what one kernel's report says to its session.
-fn apply(session: &mut Session, report: &AgentReport, kernel: &KernelReport, attempts: u32, now: Timestamp) -> Result<()> {
+fn apply(
+    session: &mut Session,
+    report: &AgentReport,
+    kernel: &KernelReport,
+    attempts: u32,
+    now: Timestamp,
+) -> Result<()> {
     let id = kernel.kernel.id;
     match &kernel.stage {
         KernelStage::Preparing => _ = session.advance_kernel(id, KernelStatus::Preparing, "", now)?,
@@ -146,19 +157,25 @@ fn apply(session: &mut Session, report: &AgentReport, kernel: &KernelReport, att
             let image = session.kernel_mut(id)?.image.clone();
             session.advance_kernel(id, KernelStatus::Pulling, &image, now)?;
         }
-        KernelStage::Running(facts) if session.kernel(id).is_some_and(|known| known.status != KernelStatus::Running) => {
+        KernelStage::Running(facts)
+            if session.kernel(id).is_some_and(|known| known.status != KernelStatus::Running) =>
+        {
             take_facts(session, report, id, facts)?;
             session.advance_kernel(id, KernelStatus::Running, "", now)?;
         }
         KernelStage::Failed { code, message } => {
-            let failure = StartFailure { code: code.clone(), message: message.clone(), retryable: is_retryable(code) };
+            let failure =
+                StartFailure { code: code.clone(), message: message.clone(), retryable: is_retryable(code) };
             return fail(session, &report.agent, kernel.kernel, &failure, attempts, now);
         }
         KernelStage::Exited(exit) if session.status.is_starting() => {
             let code = exit.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
             let failure = StartFailure {
                 code: bai_core::error::code::KERNEL_CREATION.id().to_owned(),
-                message: format!("the kernel ended while it was being started (exit code {code}, {})", exit.reason),
+                message: format!(
+                    "the kernel ended while it was being started (exit code {code}, {})",
+                    exit.reason
+                ),
                 retryable: true,
             };
             return fail(session, &report.agent, kernel.kernel, &failure, attempts, now);
@@ -175,7 +192,12 @@ fn apply(session: &mut Session, report: &AgentReport, kernel: &KernelReport, att
     Ok(())
 }
 
-fn take_facts(session: &mut Session, report: &AgentReport, id: bai_core::KernelId, facts: &RunningKernel) -> Result<()> {
+fn take_facts(
+    session: &mut Session,
+    report: &AgentReport,
+    id: bai_core::KernelId,
+    facts: &RunningKernel,
+) -> Result<()> {
     let kernel = session.kernel_mut(id)?;
     kernel.container_id = Some(facts.container_id.clone()).filter(|id| !id.is_empty());
     let host = if facts.kernel_host.is_empty() { &report.public_host } else { &facts.kernel_host };
@@ -206,20 +228,21 @@ fn fail(
 /// Whether an error that an agent reports by its code may go away elsewhere.
 fn is_retryable(code: &str) -> bool {
     bai_core::Code::from_id(code).is_none_or(|code| {
-        code.kind().is_retryable() || matches!(code.kind(), bai_core::ErrorKind::NotFound | bai_core::ErrorKind::Internal)
+        code.kind().is_retryable()
+            || matches!(code.kind(), bai_core::ErrorKind::NotFound | bai_core::ErrorKind::Internal)
     })
 }
 
 /// Looks after kernels that should be on the agent and are not in its list.
 async fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
-    let listed: HashMap<_, _> = report.kernels.iter().map(|kernel| (kernel.kernel, ())).collect();
+    let listed: HashSet<_> = report.kernels.iter().map(|kernel| kernel.kernel).collect();
     let mut missing = Vec::new();
     let mut gone = Vec::new();
     for session in core.registry.on_agent(&report.agent) {
         let on_agent = |kernel: &&bai_core::Kernel| kernel.agent.as_ref() == Some(&report.agent);
         for kernel in session.kernels.iter().filter(on_agent).filter(|kernel| !kernel.status.is_dead()) {
             let kernel_ref = kernel_ref(kernel);
-            if listed.contains_key(&kernel_ref) {
+            if listed.contains(&kernel_ref) {
                 continue;
             }
             missing.push(kernel_ref);
@@ -232,5 +255,8 @@ async fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
     }
     core.agents.keep_misses(&report.agent, &missing);
     let exit = || KernelExit { code: None, reason: "container-not-found".to_owned(), oom: false };
-    join_all(gone.iter().map(|(session, kernel)| command::ended(core, &report.agent, *session, *kernel, exit()))).await;
+    join_all(
+        gone.iter().map(|(session, kernel)| command::ended(core, &report.agent, *session, *kernel, exit())),
+    )
+    .await;
 }

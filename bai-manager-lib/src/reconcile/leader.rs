@@ -63,9 +63,10 @@ async fn keep(core: &Core, grant: Grant, renewed: Instant) -> Option<(Grant, Ins
     let asked = Instant::now();
     match core.backends.lease.renew(&grant).await {
         Ok(()) => Some((grant, asked)),
-        Err(error) if error.kind().is_retryable()
-            && error.code() != bai_core::error::code::LEASE_LOST
-            && renewed.elapsed() < core.options.lease_ttl =>
+        Err(error)
+            if error.kind().is_retryable()
+                && error.code() != bai_core::error::code::LEASE_LOST
+                && renewed.elapsed() < core.options.lease_ttl =>
         {
             tracing::warn!(%error, "the lease is not renewed yet");
             Some((grant, renewed))

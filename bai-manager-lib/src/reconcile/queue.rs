@@ -76,7 +76,13 @@ impl AgentQueues {
     }
 
     /// How long ago the same command was given successfully about the same generation, if it was.
-    pub(crate) fn said(&self, agent: &AgentId, item: Item, generation: u32, effect: &str) -> Option<Duration> {
+    pub(crate) fn said(
+        &self,
+        agent: &AgentId,
+        item: Item,
+        generation: u32,
+        effect: &str,
+    ) -> Option<Duration> {
         let queues = self.queues.lock();
         let said = queues.get(agent)?.said.get(&item)?;
         let same = said.generation == generation && said.what == effect && said.failures == 0;
@@ -84,7 +90,14 @@ impl AgentQueues {
     }
 
     /// Records a command; returns how often it has failed in a row.
-    pub(crate) fn record(&self, agent: &AgentId, item: Item, generation: u32, what: &'static str, ok: bool) -> u32 {
+    pub(crate) fn record(
+        &self,
+        agent: &AgentId,
+        item: Item,
+        generation: u32,
+        what: &'static str,
+        ok: bool,
+    ) -> u32 {
         let mut queues = self.queues.lock();
         let Some(queue) = queues.get_mut(agent) else { return 0 };
         let before = queue.said.get(&item).filter(|said| said.generation == generation && said.what == what);
@@ -104,7 +117,8 @@ impl AgentQueues {
         let mut queues = self.queues.lock();
         let Some(queue) = queues.get_mut(agent) else { return Next::Finished };
         let now = Instant::now();
-        let mut ready: Vec<Item> = queue.due.iter().filter(|(_, due)| **due <= now).map(|(item, _)| *item).collect();
+        let mut ready: Vec<Item> =
+            queue.due.iter().filter(|(_, due)| **due <= now).map(|(item, _)| *item).collect();
         ready.sort_unstable();
         for item in &ready {
             queue.due.remove(item);
@@ -112,13 +126,11 @@ impl AgentQueues {
         if !ready.is_empty() {
             return Next::Look(ready);
         }
-        match queue.due.values().min() {
-            Some(due) => Next::Wait(*due, queue.wake.clone()),
-            None => {
-                queues.remove(agent);
-                Next::Finished
-            }
+        if let Some(due) = queue.due.values().min() {
+            return Next::Wait(*due, queue.wake.clone());
         }
+        queues.remove(agent);
+        Next::Finished
     }
 
     fn stopped(&self, agent: &AgentId) {

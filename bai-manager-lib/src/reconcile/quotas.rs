@@ -24,7 +24,9 @@ pub(crate) fn quotas(
         if !quotas.sessions.contains_key(key)
             && let Some(policy) = policy_of(directory, key)
         {
-            quotas.sessions.insert(key.clone(), Concurrency { most: policy.max_concurrent_sessions, used: 0 });
+            quotas
+                .sessions
+                .insert(key.clone(), Concurrency { most: policy.max_concurrent_sessions, used: 0 });
         }
         for holder in [
             Holder::Keypair(key.clone()),
@@ -32,10 +34,10 @@ pub(crate) fn quotas(
             Holder::Project(owner.project_id),
             Holder::Domain(owner.domain.clone()),
         ] {
-            if !quotas.amounts.contains_key(&holder) {
-                let limit = limit_of(directory, types, &holder);
-                quotas.amounts.insert(holder, Quota { limit, used: ResourceSlots::new() });
-            }
+            quotas.amounts.entry(holder).or_insert_with_key(|holder| Quota {
+                limit: limit_of(directory, types, holder),
+                used: ResourceSlots::new(),
+            });
         }
     }
     count_usage(&mut quotas, sessions);
@@ -79,7 +81,9 @@ fn limit_of(directory: &Directory, types: &SlotTypes, holder: &Holder) -> Limit 
         Holder::User(user) => keypair_limit(directory, types, main_key(directory, *user)),
         Holder::Project(id) => {
             let project = directory.projects.iter().find(|(project, _)| project.id == *id);
-            project.map_or_else(Limit::none, |(project, _)| limit(types, &project.total_resource_slots, unlimited))
+            project.map_or_else(Limit::none, |(project, _)| {
+                limit(types, &project.total_resource_slots, unlimited)
+            })
         }
         Holder::Domain(name) => {
             let domain = directory.domains.get(name);
@@ -96,7 +100,8 @@ fn keypair_limit(directory: &Directory, types: &SlotTypes, key: Option<&AccessKe
 
 /// A stored limit; an amount that cannot be read limits to nothing, the safe side.
 fn limit(types: &SlotTypes, stored: &BTreeMap<String, String>, others: DefaultForUnspecified) -> Limit {
-    let given: Map<String, Value> = stored.iter().map(|(name, amount)| (name.clone(), amount.as_str().into())).collect();
+    let given: Map<String, Value> =
+        stored.iter().map(|(name, amount)| (name.clone(), amount.as_str().into())).collect();
     let slots = types.parse_policy(&given, others).unwrap_or_else(|error| {
         tracing::warn!(%error, "a resource limit cannot be read: nothing is allowed by it");
         types.filled_with(bai_core::slots::Amount::ZERO)

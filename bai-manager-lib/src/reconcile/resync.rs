@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bai_core::error::code;
@@ -27,7 +26,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.doubt.wake.notified() => {}
             () = tokio::time::sleep(core.options.resync_interval) => {}
         }
-        if core.doubt.raised.swap(false, Ordering::AcqRel) || shared {
+        if core.doubt.is_raised() || shared {
             all(&core).await;
         }
     }
@@ -37,22 +36,24 @@ pub(crate) async fn run(core: Arc<Core>) {
 pub(crate) async fn all(core: &Arc<Core>) {
     if let Err(error) = try_all(core).await {
         tracing::warn!(%error, "memory may lag behind the store");
-        core.doubt.raised.store(true, Ordering::Release);
     }
 }
 
 pub(crate) async fn try_all(core: &Arc<Core>) -> Result<()> {
+    let doubts = core.doubt.count();
     let known: Vec<_> = core.registry.all().into_iter().map(|session| session.id).collect();
     let statuses = SessionStatus::ALL.iter().copied().filter(|status| !status.is_dead()).collect();
-    let living = core.backends.sessions.find(&SessionQuery { statuses, ..SessionQuery::default() }).await?.items;
+    let living =
+        core.backends.sessions.find(&SessionQuery { statuses, ..SessionQuery::default() }).await?.items;
     let found: HashSet<_> = living.iter().map(|session| session.id).collect();
     for session in living {
-        core.take(Arc::new(session));
+        core.take(&Arc::new(session));
     }
     for id in known.into_iter().filter(|id| !found.contains(id)) {
         core.reload(id).await?; // it has died
     }
     core.agents.load(core.backends.agents.agents().await?, core.now());
+    core.doubt.settle(doubts);
     Ok(())
 }
 

@@ -10,8 +10,8 @@ use bai_core::port::store::{AgentStatus, Directory};
 use bai_core::status::SessionResult;
 use bai_core::{AgentId, Result, Session, SessionId, SessionStatus};
 use bai_scheduler::{
-    AgentState, Concentrated, Dependency, DependencyState, Dispersed, Fifo, KernelRequest, Lifo, Pending, Plan, Reasons,
-    Refusal, Rules, Selector, Sequencer, SlotOrder, Snapshot, plan,
+    AgentState, Concentrated, Dependency, DependencyState, Dispersed, Fifo, KernelRequest, Lifo, Pending,
+    Plan, Reasons, Refusal, Rules, Selector, Sequencer, SlotOrder, Snapshot, plan,
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -56,15 +56,11 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 /// One pass over a group.
 async fn pass(core: &Arc<Core>, group: &str) -> Result<()> {
-    let sessions = core.registry.all();
-    let waiting: Vec<_> = sessions
-        .iter()
-        .filter(|session| session.status == SessionStatus::Pending && session.resource_group == group)
-        .cloned()
-        .collect();
+    let waiting = core.registry.queued(group);
     if waiting.is_empty() {
         return Ok(());
     }
+    let sessions = core.registry.all();
     let directory = core.identities.directory().await?;
     let snapshot = snapshot(core, group, &directory, &sessions, &waiting).await?;
     let decided = decide(&snapshot, directory.resource_groups.get(group));
@@ -72,7 +68,9 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<()> {
     join_all(decided.placements.iter().map(|(id, agents)| place(core, *id, agents))).await;
     let by_id: HashMap<_, _> = waiting.iter().map(|session| (session.id, session)).collect();
     let due = decided.unplaced.iter().filter(|(id, reasons)| {
-        by_id.get(id).is_some_and(|session| reasons.refusal == Refusal::Hopeless || is_due(core, session, reasons))
+        by_id
+            .get(id)
+            .is_some_and(|session| reasons.refusal == Refusal::Hopeless || is_due(core, session, reasons))
     });
     join_all(due.take(REASONS_PER_PASS).map(|(id, reasons)| explain(core, *id, reasons))).await;
     Ok(())
@@ -80,7 +78,8 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<()> {
 
 fn decide(snapshot: &Snapshot, group: Option<&ResourceGroup>) -> Plan {
     let option = |name: &str| group.and_then(|group| group.scheduler_opts.get(name)).and_then(Value::as_str);
-    let sequencer: &dyn Sequencer = if group.is_some_and(|group| group.scheduler == "lifo") { &Lifo } else { &Fifo };
+    let sequencer: &dyn Sequencer =
+        if group.is_some_and(|group| group.scheduler == "lifo") { &Lifo } else { &Fifo };
     let selector: &dyn Selector = match option("agent_selection_strategy") {
         Some("concentrated") => &Concentrated,
         _ => &Dispersed,
@@ -109,7 +108,8 @@ async fn snapshot(
 async fn agents(core: &Core, group: &str, waiting: &[Arc<Session>]) -> Result<Vec<AgentState>> {
     let held = core.registry.held();
     let mut images = HashMap::<AgentId, BTreeSet<String>>::new();
-    let wanted: BTreeSet<_> = waiting.iter().flat_map(|session| &session.kernels).map(|kernel| &kernel.image).collect();
+    let wanted: BTreeSet<_> =
+        waiting.iter().flat_map(|session| &session.kernels).map(|kernel| &kernel.image).collect();
     for image in wanted {
         for agent in core.images.agents_with(image).await?.iter() {
             images.entry(agent.clone()).or_default().insert(image.clone());
@@ -155,7 +155,13 @@ fn pending(session: &Session, dependencies: &BTreeMap<SessionId, Dependency>) ->
         session_type: session.session_type,
         cluster_mode: session.cluster_mode,
         starts_at: session.starts_at,
-        dependencies: session.spec.dependencies.iter().filter_map(|id| dependencies.get(id)).cloned().collect(),
+        dependencies: session
+            .spec
+            .dependencies
+            .iter()
+            .filter_map(|id| dependencies.get(id))
+            .cloned()
+            .collect(),
         designated: session.spec.designated_agents.clone(),
         avoid: failed_agents(session),
         kernels: session
@@ -194,7 +200,10 @@ async fn place(core: &Arc<Core>, id: SessionId, agents: &[AgentId]) {
 /// Whether the reason is news, and the last one is old enough.
 fn is_due(core: &Core, session: &Session, reasons: &Reasons) -> bool {
     let Some(known) = session.status_data.get("scheduler") else { return true };
-    let last = known.get("last_try").and_then(Value::as_str).and_then(|text| text.parse::<bai_core::Timestamp>().ok());
+    let last = known
+        .get("last_try")
+        .and_then(Value::as_str)
+        .and_then(|text| text.parse::<bai_core::Timestamp>().ok());
     let old = last.is_none_or(|last| (core.now() - last).num_seconds() >= REASON_INTERVAL_SECS);
     let same = session.status_info.as_deref() == Some(info(reasons))
         && known.get("msg") == Some(&json!(reasons.message))

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bai_core::port::store::AgentStatus;
 use bai_core::session::KernelExit;
 use bai_core::{AgentId, Result, Session, SessionStatus, Timestamp};
 use futures_util::future::join_all;
@@ -17,7 +16,7 @@ use crate::session::failure::{StartFailure, end_now, kernel_died, start_failed, 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often dead sessions past their retention are deleted.
-const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 /// Sessions deleted at once.
 const PURGE_BATCH: u32 = 1000;
 
@@ -99,12 +98,15 @@ enum Overdue {
 }
 
 async fn expire(core: &Arc<Core>, now: Timestamp) {
-    let overdue = core.registry.all().into_iter().filter_map(|session| Some((overdue(core, &session, now)?, session)));
+    let overdue =
+        core.registry.all().into_iter().filter_map(|session| Some((overdue(core, &session, now)?, session)));
     join_all(overdue.map(|(what, session)| async move {
         let id = session.id;
         let status = session.status;
-        let result = core
-            .update(id, |session, now| if session.status == status { settle(core, session, &what, now) } else { Ok(()) })
+        let result =
+            core.update(id, |session, now| {
+                if session.status == status { settle(core, session, &what, now) } else { Ok(()) }
+            })
             .await;
         if let Err(error) = result {
             tracing::warn!(session = %id, %error, "an expired session is not dealt with yet");
@@ -122,8 +124,10 @@ fn overdue(core: &Core, session: &Session, now: Timestamp) -> Option<Overdue> {
         if let Some((agent, _)) = lost.first() {
             return Some(Overdue::Start(Some(agent.clone()), "the agent was lost".to_owned()));
         }
-        let agent = session.kernels.iter().find(|kernel| kernel.started_at.is_none()).and_then(|k| k.agent.clone());
-        older(limit).then(|| Overdue::Start(agent, format!("it took longer than {} seconds", limit.as_secs())))
+        let agent =
+            session.kernels.iter().find(|kernel| kernel.started_at.is_none()).and_then(|k| k.agent.clone());
+        older(limit)
+            .then(|| Overdue::Start(agent, format!("it took longer than {} seconds", limit.as_secs())))
     };
     match session.status {
         SessionStatus::Pending => {
@@ -131,7 +135,9 @@ fn overdue(core: &Core, session: &Session, now: Timestamp) -> Option<Overdue> {
         }
         SessionStatus::Scheduled | SessionStatus::Preparing => start(options.preparing_timeout),
         SessionStatus::Pulling => start(options.pulling_timeout),
-        SessionStatus::Restarting if older(options.restarting_timeout) => Some(Overdue::Terminate("restart-timeout")),
+        SessionStatus::Restarting if older(options.restarting_timeout) => {
+            Some(Overdue::Terminate("restart-timeout"))
+        }
         SessionStatus::Terminating if !lost.is_empty() && lost.len() == agents_of(session).len() => {
             Some(Overdue::End("agent-lost"))
         }
@@ -140,8 +146,10 @@ fn overdue(core: &Core, session: &Session, now: Timestamp) -> Option<Overdue> {
             Some(Overdue::End(if lost.is_empty() { "hang-timeout" } else { "agent-lost" }))
         }
         SessionStatus::Running | SessionStatus::RunningDegraded | SessionStatus::Restarting => {
-            let given_up = |at: Timestamp| (now - at).to_std().is_ok_and(|age| age > options.lost_agent_grace);
-            let dead: Vec<_> = lost.into_iter().filter(|(_, at)| given_up(*at)).map(|(agent, _)| agent).collect();
+            let given_up =
+                |at: Timestamp| (now - at).to_std().is_ok_and(|age| age > options.lost_agent_grace);
+            let dead: Vec<_> =
+                lost.into_iter().filter(|(_, at)| given_up(*at)).map(|(agent, _)| agent).collect();
             (!dead.is_empty()).then_some(Overdue::LostKernels(dead))
         }
         _ => None,
@@ -151,8 +159,8 @@ fn overdue(core: &Core, session: &Session, now: Timestamp) -> Option<Overdue> {
 fn settle(core: &Core, session: &mut Session, overdue: &Overdue, now: Timestamp) -> Result<()> {
     match overdue {
         Overdue::Start(agent, message) => {
-            let code = bai_core::error::code::KERNEL_CREATION.id().to_owned();
-            let failure = StartFailure { code, message: message.clone(), retryable: true };
+            let name = bai_core::error::code::KERNEL_CREATION.id().to_owned();
+            let failure = StartFailure { code: name, message: message.clone(), retryable: true };
             start_failed(session, agent.as_ref(), &failure, core.options.start_attempts, now)
         }
         Overdue::Cancel(reason) => session.cancel(reason, now),
@@ -171,7 +179,12 @@ fn settle(core: &Core, session: &mut Session, overdue: &Overdue, now: Timestamp)
                 !kernel.status.is_dead() && kernel.agent.as_ref().is_some_and(|agent| agents.contains(agent))
             };
             for kernel in session.kernels.iter().filter(on_lost).map(|kernel| kernel.id).collect::<Vec<_>>() {
-                kernel_died(session, kernel, KernelExit { code: None, reason: "agent-lost".to_owned(), oom: false }, now)?;
+                kernel_died(
+                    session,
+                    kernel,
+                    KernelExit { code: None, reason: "agent-lost".to_owned(), oom: false },
+                    now,
+                )?;
             }
             Ok(())
         }
@@ -188,10 +201,8 @@ fn agents_of(session: &Session) -> Vec<&AgentId> {
 
 /// Lost agents that living kernels of the session are on, and since when.
 fn lost_agents(core: &Core, session: &Session) -> Vec<(AgentId, Timestamp)> {
-    let rows = agents_of(session).into_iter().filter_map(|id| core.agents.get(id));
-    rows.filter(|row| row.status == AgentStatus::Lost)
-        .map(|row| (row.id, row.lost_at.unwrap_or(row.status_changed)))
-        .collect()
+    let agents = agents_of(session).into_iter();
+    agents.filter_map(|id| Some((id.clone(), core.agents.lost_since(id)?))).collect()
 }
 
 /// Longest wait in the queue: option `pending_timeout` of the resource group, in seconds; off when missing or zero.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bai_core::error::code;
-use bai_core::port::store::{Committed, SessionChange};
 use bai_core::port::SessionStore;
+use bai_core::port::store::{Committed, SessionChange};
 use bai_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
 
@@ -88,10 +88,14 @@ async fn commit_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb)
     }
     let (changes, replies): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.change, job.reply)).unzip();
     match store.commit(changes).await {
-        Ok(results) => replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result, sink)),
+        Ok(results) => {
+            replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result, sink));
+        }
         Err(error) => {
             sink.doubt();
-            replies.into_iter().for_each(|reply| answer(reply, Err(again(&error)), sink));
+            for reply in replies {
+                answer(reply, Err(again(&error)), sink);
+            }
         }
     }
 }
@@ -108,7 +112,9 @@ async fn insert_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb)
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => {
                 sink.doubt();
-                jobs.into_iter().for_each(|job| answer(job.reply, Err(again(&error)), sink));
+                for job in jobs {
+                    answer(job.reply, Err(again(&error)), sink);
+                }
                 return;
             }
         }

@@ -77,7 +77,11 @@ fn end(session: &mut Session, forced: bool, now: Timestamp) -> Result<()> {
         | SessionStatus::Preparing
         | SessionStatus::Terminating
         | SessionStatus::Error => {
-            if forced { end_now(session, reason, now) } else { forbidden("scheduled/preparing/terminating/error") }
+            if forced {
+                end_now(session, reason, now)
+            } else {
+                forbidden("scheduled/preparing/terminating/error")
+            }
         }
         SessionStatus::Running | SessionStatus::RunningDegraded | SessionStatus::Restarting => {
             terminate(session, reason, now)

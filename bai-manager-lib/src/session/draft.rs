@@ -12,7 +12,8 @@ use bai_core::session::{Owner, SessionSpec, StatusHistory};
 use bai_core::status::{ClusterMode, SessionResult, SessionType};
 use bai_core::units::TimeSpan;
 use bai_core::{
-    Error, Kernel, KernelId, KernelStatus, ResourceSlots, Result, Session, SessionId, SessionStatus, Timestamp,
+    Error, Kernel, KernelId, KernelStatus, ResourceSlots, Result, Session, SessionId, SessionStatus,
+    Timestamp,
 };
 use serde_json::{Map, Value, json};
 
@@ -36,7 +37,12 @@ fn invalid(message: impl Into<String>) -> Error {
 ///
 /// # Errors
 /// As in spec rest-manager.md, section 2.2.
-pub(super) async fn draft(core: &Arc<Core>, scope: &Scope, request: &CreateSession, image: &Image) -> Result<Session> {
+pub(super) async fn draft(
+    core: &Arc<Core>,
+    scope: &Scope,
+    request: &CreateSession,
+    image: &Image,
+) -> Result<Session> {
     let now = core.now();
     let directory = core.identities.directory().await?;
     check_size(scope, request)?;
@@ -46,8 +52,12 @@ pub(super) async fn draft(core: &Arc<Core>, scope: &Scope, request: &CreateSessi
     let owner = owner(scope, request, &directory)?;
     let group = resource_group(&directory, request, &owner)?;
     let starts_at = starts_at(request, now)?;
-    let resources =
-        resources::resolve(image, &core.agents.slot_types(), request.resources.as_ref(), &request.resource_opts)?;
+    let resources = resources::resolve(
+        image,
+        &core.agents.slot_types(),
+        request.resources.as_ref(),
+        &request.resource_opts,
+    )?;
     let dependencies = dependencies(core, scope, request).await?;
     let history = StatusHistory::from([(SessionStatus::Pending.as_str().to_owned(), now)]);
     Ok(Session {
@@ -102,7 +112,9 @@ fn check_texts(request: &CreateSession) -> Result<()> {
     if request.bootstrap_script.as_ref().is_some_and(|script| script.len() > MAX_SCRIPT) {
         return Err(invalid(format!("the bootstrap script is longer than {MAX_SCRIPT} bytes")));
     }
-    if let Some(name) = request.environ.iter().find(|(name, value)| !is_variable(name, value)).map(|(name, _)| name) {
+    if let Some(name) =
+        request.environ.iter().find(|(name, value)| !is_variable(name, value)).map(|(name, _)| name)
+    {
         return Err(invalid("not a valid environment variable").with("name", format_args!("{name:?}")));
     }
     let mount = request.mounts.first().or_else(|| request.mount_map.keys().next());
@@ -118,8 +130,13 @@ fn is_variable(name: &str, value: &str) -> bool {
 
 fn check_url(url: &str) -> Result<()> {
     let parsed = url.parse::<http::Uri>().ok();
-    let good = parsed.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-    if good { Ok(()) } else { Err(invalid("the callback URL must be an absolute http or https URL").with("url", url)) }
+    let good =
+        parsed.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    if good {
+        Ok(())
+    } else {
+        Err(invalid("the callback URL must be an absolute http or https URL").with("url", url))
+    }
 }
 
 fn check_ports(request: &CreateSession, image: &Image) -> Result<()> {
@@ -198,7 +215,11 @@ fn owner(scope: &Scope, request: &CreateSession, directory: &Directory) -> Resul
     })
 }
 
-fn resource_group<'a>(directory: &'a Directory, request: &CreateSession, owner: &Owner) -> Result<&'a ResourceGroup> {
+fn resource_group<'a>(
+    directory: &'a Directory,
+    request: &CreateSession,
+    owner: &Owner,
+) -> Result<&'a ResourceGroup> {
     let missing = |message: &str| Error::of(code::RESOURCE_GROUP_NOT_FOUND, message);
     let mut allowed = directory
         .resource_groups
@@ -208,7 +229,9 @@ fn resource_group<'a>(directory: &'a Directory, request: &CreateSession, owner: 
         .peekable();
     if allowed.peek().is_none() {
         return Err(match &request.resource_group {
-            Some(name) => missing("The resource group does not exist or is not allowed.").with("resource_group", name),
+            Some(name) => {
+                missing("The resource group does not exist or is not allowed.").with("resource_group", name)
+            }
             None => missing("No resource group is allowed for the domain.").with("domain", &owner.domain),
         });
     }
@@ -220,13 +243,17 @@ fn resource_group<'a>(directory: &'a Directory, request: &CreateSession, owner: 
 
 fn accepts(group: &ResourceGroup, session_type: &str) -> bool {
     match group.scheduler_opts.get("allowed_session_types").and_then(Value::as_array) {
-        Some(types) => types.iter().filter_map(Value::as_str).any(|name| name.eq_ignore_ascii_case(session_type)),
+        Some(types) => {
+            types.iter().filter_map(Value::as_str).any(|name| name.eq_ignore_ascii_case(session_type))
+        }
         None => true,
     }
 }
 
 fn starts_at(request: &CreateSession, now: Timestamp) -> Result<Option<Timestamp>> {
-    let Some(text) = request.starts_at.as_deref().map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = request.starts_at.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     if request.session_type != SessionType::Batch {
         return Err(invalid("Parameter starts_at should be used only for batch sessions"));
     }
@@ -239,7 +266,8 @@ fn starts_at(request: &CreateSession, now: Timestamp) -> Result<Option<Timestamp
         }
     }
     let span = text.parse::<TimeSpan>().ok().and_then(|span| span.after(now));
-    span.map(Some).ok_or_else(|| invalid("starts_at is neither a time nor a duration").with("starts_at", text))
+    span.map(Some)
+        .ok_or_else(|| invalid("starts_at is neither a time nor a duration").with("starts_at", text))
 }
 
 async fn dependencies(core: &Arc<Core>, scope: &Scope, request: &CreateSession) -> Result<Vec<SessionId>> {
@@ -309,7 +337,12 @@ fn kernels(request: &CreateSession, image: &Image, slots: &ResourceSlots, now: T
         .collect()
 }
 
-fn spec(scope: &Scope, request: &CreateSession, resources: Resources, dependencies: Vec<SessionId>) -> SessionSpec {
+fn spec(
+    scope: &Scope,
+    request: &CreateSession,
+    resources: Resources,
+    dependencies: Vec<SessionId>,
+) -> SessionSpec {
     let user = &scope.owner.user;
     let mut environ = request.environ.clone();
     environ.insert("BACKENDAI_USER_NAME".into(), user.username.clone());

@@ -28,7 +28,11 @@ fn result_event(before: Option<&Session>, after: &Session) -> Option<NewEvent> {
         SessionResult::Failure => "session_failure",
         SessionResult::Undefined => return None,
     };
-    let code = after.status_data.get("batch").and_then(|data| data.get("exit_code")).and_then(serde_json::Value::as_i64);
+    let code = after
+        .status_data
+        .get("batch")
+        .and_then(|data| data.get("exit_code"))
+        .and_then(serde_json::Value::as_i64);
     let code = code.and_then(|code| i32::try_from(code).ok()).or(after.main().exit_code);
     Some(event(name, None, after.status_info.as_deref(), code))
 }

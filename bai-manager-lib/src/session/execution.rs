@@ -24,7 +24,12 @@ impl SessionService {
     ///
     /// # Errors
     /// `Invalid` when the session does not run, `Unavailable` or `Timeout` when its agent fails (so for all that follow).
-    pub async fn execute(&self, scope: &Scope, reference: &str, request: ExecuteRequest) -> Result<ExecuteReply> {
+    pub async fn execute(
+        &self,
+        scope: &Scope,
+        reference: &str,
+        request: ExecuteRequest,
+    ) -> Result<ExecuteReply> {
         let session = self.running(scope, reference).await?;
         if matches!(request.mode, ExecuteMode::Query | ExecuteMode::Batch) {
             *self.core.queries.lock().entry(session.id).or_default() += 1;
@@ -69,7 +74,8 @@ impl SessionService {
     /// As [`SessionService::execute`], and `Invalid` for paths that leave the home.
     pub async fn upload(&self, scope: &Scope, reference: &str, files: Vec<UploadFile>) -> Result<()> {
         let session = self.running(scope, reference).await?;
-        self.on_main(&session, Duration::ZERO, |api, kernel| async move { api.upload(kernel, files).await }).await
+        self.on_main(&session, Duration::ZERO, |api, kernel| async move { api.upload(kernel, files).await })
+            .await
     }
 
     /// A tar archive of a path in the main kernel's home.
@@ -78,7 +84,8 @@ impl SessionService {
     /// As [`SessionService::execute`], and `Invalid` for a missing, too large or foreign path.
     pub async fn download(&self, scope: &Scope, reference: &str, path: &str) -> Result<Vec<u8>> {
         let session = self.running(scope, reference).await?;
-        self.on_main(&session, Duration::ZERO, |api, kernel| async move { api.download(kernel, path).await }).await
+        self.on_main(&session, Duration::ZERO, |api, kernel| async move { api.download(kernel, path).await })
+            .await
     }
 
     /// The bytes of one file.
@@ -97,7 +104,12 @@ impl SessionService {
     /// As [`SessionService::download`].
     pub async fn list_files(&self, scope: &Scope, reference: &str, path: &str) -> Result<Vec<FileEntry>> {
         let session = self.running(scope, reference).await?;
-        self.on_main(&session, Duration::ZERO, |api, kernel| async move { api.list_files(kernel, path).await }).await
+        self.on_main(
+            &session,
+            Duration::ZERO,
+            |api, kernel| async move { api.list_files(kernel, path).await },
+        )
+        .await
     }
 
     /// The console log of the main kernel; the kept one when the kernel is dead, empty when it has not started.
@@ -136,7 +148,11 @@ impl SessionService {
 
     async fn running(&self, scope: &Scope, reference: &str) -> Result<Arc<Session>> {
         let session = self.resolve(scope, reference, false).await?;
-        if session.status.is_running() { Ok(session) } else { Err(not_running(&session, "the session is not running")) }
+        if session.status.is_running() {
+            Ok(session)
+        } else {
+            Err(not_running(&session, "the session is not running"))
+        }
     }
 
     /// One call about the main kernel under a deadline of `patience` and what a command may take.
@@ -151,7 +167,9 @@ impl SessionService {
         let work = async { call(self.core.agents.api(agent).await?, kernel_ref(main)).await };
         match tokio::time::timeout(patience + self.core.options.agent_deadline, work).await {
             Ok(result) => result.map_err(|error| unreachable(error, agent)),
-            Err(_) => Err(Error::of(code::KERNEL_TIMEOUT, "the agent did not answer in time").with("agent", agent)),
+            Err(_) => {
+                Err(Error::of(code::KERNEL_TIMEOUT, "the agent did not answer in time").with("agent", agent))
+            }
         }
     }
 }

@@ -61,7 +61,12 @@ pub(crate) fn failed_agents(session: &Session) -> Vec<AgentId> {
 }
 
 /// A kernel has ended. The end of the main kernel is the end of the session; the end of another degrades it.
-pub(crate) fn kernel_died(session: &mut Session, kernel: KernelId, mut exit: KernelExit, now: Timestamp) -> Result<()> {
+pub(crate) fn kernel_died(
+    session: &mut Session,
+    kernel: KernelId,
+    mut exit: KernelExit,
+    now: Timestamp,
+) -> Result<()> {
     if session.status == SessionStatus::Terminating {
         if let Some(reason) = &session.status_info {
             exit.reason.clone_from(reason);

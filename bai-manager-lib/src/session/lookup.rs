@@ -31,7 +31,8 @@ impl SessionService {
         if let Some(session) = living(&self.core, owner, reference).await? {
             return Ok(session);
         }
-        let mut dead = if stale_ok { named(&self.core, owner, reference, Some(MAX_MATCHES)).await? } else { Vec::new() };
+        let mut dead =
+            if stale_ok { named(&self.core, owner, reference, Some(MAX_MATCHES)).await? } else { Vec::new() };
         match dead.len() {
             0 => Err(Error::of(code::SESSION_NOT_FOUND, "no such session").with("session", reference)),
             1 => Ok(dead.remove(0)),
@@ -51,26 +52,34 @@ impl SessionService {
         }
         Ok(found
             .iter()
-            .map(|session| SessionMatch { id: session.id, name: session.name.clone(), status: session.status })
+            .map(|session| SessionMatch {
+                id: session.id,
+                name: session.name.clone(),
+                status: session.status,
+            })
             .collect())
     }
 }
 
 /// The session with this id, if it belongs to `owner`.
-pub(super) async fn by_id(core: &Arc<Core>, owner: &AccessKey, id: SessionId) -> Result<Option<Arc<Session>>> {
+pub(super) async fn by_id(
+    core: &Arc<Core>,
+    owner: &AccessKey,
+    id: SessionId,
+) -> Result<Option<Arc<Session>>> {
     Ok(core.load(id).await?.filter(|session| session.owner.access_key == *owner))
 }
 
 /// The living session with this name.
 pub(super) async fn living(core: &Arc<Core>, owner: &AccessKey, name: &str) -> Result<Option<Arc<Session>>> {
-    if core.is_exclusive() {
+    if core.is_current() {
         return Ok(core.registry.by_name(owner, name));
     }
     let statuses = SessionStatus::ALL.iter().copied().filter(|status| !status.is_dead()).collect();
     let query = SessionQuery { statuses, ..query(owner, name, Some(1)) };
     let found = core.backends.sessions.find(&query).await?.items.pop().map(Arc::new);
     if let Some(session) = &found {
-        core.take(session.clone());
+        core.take(session);
     }
     Ok(found)
 }
@@ -87,7 +96,12 @@ pub(super) async fn named(
 }
 
 fn query(owner: &AccessKey, name: &str, limit: Option<u64>) -> SessionQuery {
-    SessionQuery { access_key: Some(owner.clone()), name: Some(name.to_owned()), limit, ..SessionQuery::default() }
+    SessionQuery {
+        access_key: Some(owner.clone()),
+        name: Some(name.to_owned()),
+        limit,
+        ..SessionQuery::default()
+    }
 }
 
 fn too_many(reference: &str, found: &[Arc<Session>]) -> Error {

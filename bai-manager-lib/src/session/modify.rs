@@ -20,7 +20,7 @@ impl SessionService {
         let done = self.settled(id, |session| session.status != SessionStatus::Restarting);
         let failed = || Error::of(code::KERNEL_RESTART, "the session did not come back").with("session", id);
         match tokio::time::timeout(deadline, done).await {
-            Ok(settled) => settled?.filter(|session| session.status.is_running()).map(|_| ()).ok_or_else(failed),
+            Ok(settled) => settled?.filter(|session| has_come_back(session)).map(|_| ()).ok_or_else(failed),
             Err(_) => Err(failed()),
         }
     }
@@ -32,7 +32,8 @@ impl SessionService {
     pub async fn rename(&self, scope: &Scope, reference: &str, new_name: &str) -> Result<()> {
         name::check(new_name)?;
         let session = self.resolve(scope, reference, true).await?;
-        let taken = || Error::new(ErrorKind::AlreadyExists, "another session has this name").with("name", new_name);
+        let taken =
+            || Error::new(ErrorKind::AlreadyExists, "another session has this name").with("name", new_name);
         let other = lookup::living(&self.core, &session.owner.access_key, new_name).await?;
         if other.is_some_and(|other| other.id != session.id) {
             return Err(taken());
@@ -63,6 +64,12 @@ fn restart(session: &mut Session, now: Timestamp) -> Result<()> {
         kernel.exit_code = None;
     }
     Ok(())
+}
+
+/// Whether the session has run since its last restart; it may have ended again, as short batch sessions do.
+fn has_come_back(session: &Session) -> bool {
+    let last = |status: SessionStatus| session.status_history.get_index_of(status.as_str());
+    last(SessionStatus::Running).max(last(SessionStatus::RunningDegraded)) > last(SessionStatus::Restarting)
 }
 
 /// The refusal of something that needs a running session.

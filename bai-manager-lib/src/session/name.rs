@@ -12,7 +12,9 @@ const RESERVED: &str = "from-template";
 /// # Errors
 /// `Invalid` ([`code::INVALID_SESSION_NAME`]).
 pub(crate) fn check(name: &str) -> Result<()> {
-    let invalid = |message: &str| Err(Error::of(code::INVALID_SESSION_NAME, message).with("name", format_args!("{name:?}")));
+    let invalid = |message: &str| {
+        Err(Error::of(code::INVALID_SESSION_NAME, message).with("name", format_args!("{name:?}")))
+    };
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = name.as_bytes();
     if !(4..=64).contains(&bytes.len()) {
@@ -39,7 +41,19 @@ mod tests {
         for good in ["abcd", "a.-b", "_a1_", "test-session", &"x".repeat(64)] {
             check(good).unwrap();
         }
-        for bad in ["", "abc", "-abc", "abc-", ".abc", "abc.", "a b c", "abc/d", "naïve", "from-template", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "abc",
+            "-abc",
+            "abc-",
+            ".abc",
+            "abc.",
+            "a b c",
+            "abc/d",
+            "naïve",
+            "from-template",
+            &"x".repeat(65),
+        ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

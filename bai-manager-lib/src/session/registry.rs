@@ -1,11 +1,11 @@
 //! The living sessions in memory. Each sits in a watch channel, so that waiting for a change costs nothing while nothing
 //! happens.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bai_core::port::agent::KernelRef;
-use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Session, SessionId};
+use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Session, SessionId, SessionStatus};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -22,6 +22,10 @@ struct State {
     kernels: HashMap<KernelId, SessionId>,
     /// Sessions with a kernel on the agent.
     placed: HashMap<AgentId, HashSet<SessionId>>,
+    /// Sessions that have died lately: an old read must not bring them back.
+    graves: Graves,
+    /// Pending sessions of each resource group that has some.
+    queued: HashMap<String, HashSet<SessionId>>,
 }
 
 /// What [`Registry::put`] replaced.
@@ -65,7 +69,9 @@ impl Registry {
     pub(crate) fn put(&self, session: Arc<Session>) -> Replaced {
         let state = &mut *self.state.write();
         let old = state.sessions.get(&session.id).map(|entry| entry.borrow().clone());
-        if old.as_ref().is_some_and(|old| old.version >= session.version) {
+        if old.as_ref().is_some_and(|old| old.version >= session.version)
+            || state.graves.ids.contains(&session.id)
+        {
             return Replaced::Stale;
         }
         if let Some(old) = &old {
@@ -77,6 +83,18 @@ impl Registry {
             state.keep(session);
         }
         old.map_or(Replaced::Nothing, Replaced::Older)
+    }
+
+    /// Resource groups with pending sessions.
+    pub(crate) fn queued_groups(&self) -> Vec<String> {
+        self.state.read().queued.keys().cloned().collect()
+    }
+
+    /// Pending sessions of a resource group.
+    pub(crate) fn queued(&self, group: &str) -> Vec<Arc<Session>> {
+        let state = self.state.read();
+        let ids = state.queued.get(group).into_iter().flatten();
+        ids.filter_map(|id| state.sessions.get(id)).map(|entry| entry.borrow().clone()).collect()
     }
 
     /// Living sessions with a kernel on the agent.
@@ -102,6 +120,9 @@ impl Registry {
 
 impl State {
     fn keep(&mut self, session: Arc<Session>) {
+        if session.status == SessionStatus::Pending {
+            self.queued.entry(session.resource_group.clone()).or_default().insert(session.id);
+        }
         self.names.insert(name_key(&session), session.id);
         for kernel in &session.kernels {
             self.kernels.insert(kernel.id, session.id);
@@ -116,6 +137,7 @@ impl State {
     }
 
     fn remove(&mut self, session: Arc<Session>) {
+        self.graves.dig(session.id);
         for kernel in &session.kernels {
             self.kernels.remove(&kernel.id);
         }
@@ -125,6 +147,12 @@ impl State {
     }
 
     fn drop_indexes(&mut self, session: &Session) {
+        if let Some(queue) = self.queued.get_mut(&session.resource_group) {
+            queue.remove(&session.id);
+            if queue.is_empty() {
+                self.queued.remove(&session.resource_group);
+            }
+        }
         let key = name_key(session);
         if self.names.get(&key) == Some(&session.id) {
             self.names.remove(&key);
@@ -132,7 +160,33 @@ impl State {
         for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
             if let Some(sessions) = self.placed.get_mut(agent) {
                 sessions.remove(&session.id);
+                if sessions.is_empty() {
+                    self.placed.remove(agent);
+                }
             }
+        }
+    }
+}
+
+/// The last sessions that died.
+#[derive(Debug, Default)]
+struct Graves {
+    ids: HashSet<SessionId>,
+    order: VecDeque<SessionId>,
+}
+
+impl Graves {
+    /// More than can die while one read of the store is under way.
+    const MOST: usize = 16_384;
+
+    fn dig(&mut self, id: SessionId) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
         }
     }
 }

@@ -57,7 +57,9 @@ fn shmem(image: &Image, options: &Map<String, Value>) -> Result<Amount> {
     let text = match options.get("shmem") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
-        None | Some(Value::Null) => image.label("resource.preferred.shmem").unwrap_or(DEFAULT_SHMEM).to_owned(),
+        None | Some(Value::Null) => {
+            image.label("resource.preferred.shmem").unwrap_or(DEFAULT_SHMEM).to_owned()
+        }
         Some(_) => return Err(Error::of(code::INVALID_SLOTS, "shmem is a size such as 64m")),
     };
     let amount = parse_bytes(&text).map_err(|error| error.with("option", "shmem"))?;
@@ -77,12 +79,19 @@ fn minima(image: &Image, types: &SlotTypes, shmem: Amount) -> Result<ResourceSlo
     Ok(minima)
 }
 
-fn check_bounds(image: &Image, types: &SlotTypes, slots: &ResourceSlots, minima: &ResourceSlots) -> Result<()> {
+fn check_bounds(
+    image: &Image,
+    types: &SlotTypes,
+    slots: &ResourceSlots,
+    minima: &ResourceSlots,
+) -> Result<()> {
     let given = |error: Error, name: &str| error.with("slot", name).with("given", slots.get(name));
     for (name, minimum) in minima {
         if slots.get(name.as_str()) < *minimum {
             let message = "Your resource request is smaller than the minimum required by the image.";
-            return Err(given(Error::of(code::INVALID_SLOTS, message), name.as_str()).with("minimum", minimum));
+            return Err(
+                given(Error::of(code::INVALID_SLOTS, message), name.as_str()).with("minimum", minimum)
+            );
         }
     }
     for (name, text) in image.bounds("max") {
@@ -112,20 +121,26 @@ mod tests {
             architecture: "x86_64".into(),
             digest: String::new(),
             size: 0,
-            labels: labels.iter().map(|(key, value)| (format!("ai.backend.{key}"), (*value).to_owned())).collect(),
+            labels: labels
+                .iter()
+                .map(|(key, value)| (format!("ai.backend.{key}"), (*value).to_owned()))
+                .collect(),
             aliases: Vec::new(),
         }
     }
 
     fn types() -> SlotTypes {
-        [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)].into_iter().collect()
+        [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)]
+            .into_iter()
+            .collect()
     }
 
     fn ask(labels: &[(&str, &str)], asked: &Value, options: &Value) -> Result<Resources> {
         resolve(&image(labels), &types(), asked.as_object(), options.as_object().unwrap())
     }
 
-    const SMALL: &[(&str, &str)] = &[("resource.min.cpu", "1"), ("resource.min.mem", "64m"), ("resource.max.cpu", "4")];
+    const SMALL: &[(&str, &str)] =
+        &[("resource.min.cpu", "1"), ("resource.min.mem", "64m"), ("resource.max.cpu", "4")];
 
     #[test]
     fn what_is_missing_comes_from_the_image() {

@@ -1,9 +1,11 @@
 //! Integration tests of the manager.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod chaos;
 mod creation;
 mod failure;
 mod gateway;
 mod life;
 mod restart;
+mod waiting;
 mod world;

@@ -111,6 +111,20 @@ impl FakeAgent {
         self.changed.notify_one();
     }
 
+    /// Some running kernel ends by itself.
+    pub(crate) fn kill_any(&self) {
+        let mut kernels = self.kernels.lock();
+        let running = kernels.values_mut().find(|kernel| matches!(kernel.stage, KernelStage::Running(_)));
+        if let Some(kernel) = running {
+            kernel.stage = KernelStage::Exited(KernelExit {
+                code: Some(1),
+                reason: "self-terminated".into(),
+                oom: false,
+            });
+        }
+        self.changed.notify_one();
+    }
+
     /// A kernel vanishes without a word.
     pub(crate) fn vanish(&self, kernel: KernelId) {
         self.kernels.lock().remove(&kernel);
@@ -495,20 +509,29 @@ impl World {
     }
 
     /// No agent holds more than it has; what sessions hold is what their living kernels asked for, and nothing else.
-    pub(crate) async fn check_books(&self) {
+    pub(crate) async fn check_capacity(&self) -> HashMap<AgentId, ResourceSlots> {
         let all = self.store.find(&SessionQuery::default()).await.unwrap().items;
         let mut held = HashMap::<AgentId, ResourceSlots>::new();
         for kernel in all.iter().flat_map(|session| &session.kernels) {
-            let expected =
-                if kernel.status.holds_capacity() { kernel.requested.clone() } else { ResourceSlots::new() };
+            let holds = kernel.status.holds_capacity();
+            let expected = if holds { kernel.requested.clone() } else { ResourceSlots::new() };
             assert_eq!(kernel.allocated, expected, "{} in {}", kernel.id, kernel.status);
             if let Some(agent) = &kernel.agent {
                 held.entry(agent.clone()).or_default().add(&kernel.allocated);
             }
         }
         for agent in &self.agents {
-            let here = held.remove(&agent.id).unwrap_or_default();
+            let here = held.get(&agent.id).cloned().unwrap_or_default();
             assert!(here.fits_in(&agent.capacity), "{} holds {here}", agent.id);
+        }
+        held
+    }
+
+    /// As [`World::check_capacity`], when nothing is going on: memory agrees with the store.
+    pub(crate) async fn check_books(&self) {
+        let mut held = self.check_capacity().await;
+        for agent in &self.agents {
+            let here = held.remove(&agent.id).unwrap_or_default();
             assert_eq!(self.manager().agents().occupied(&agent.id), here, "memory and store differ");
         }
     }
