@@ -9,7 +9,13 @@ use std::process::{Command, exit};
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for source in ["bai-kernel-lib/src", "bai-kernel-lib/drivers", "bai-kernel-lib/Cargo.toml", "daemons/bai-krunner", "Cargo.toml"] {
+    for source in [
+        "bai-kernel-lib/src",
+        "bai-kernel-lib/drivers",
+        "bai-kernel-lib/Cargo.toml",
+        "daemons/bai-krunner",
+        "Cargo.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("runner");
@@ -33,8 +39,12 @@ fn cargo(root: &Path, out: &Path, target: &str) -> Command {
         .args(["--target", target]);
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let outer = name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&name.as_str());
-        if outer || name.starts_with("RUSTC") || ["RUSTFLAGS", "RUSTDOCFLAGS", "CLIPPY_ARGS", "CLIPPY_CONF_DIR"].contains(&name.as_str()) {
+        let outer =
+            name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&name.as_str());
+        if outer
+            || name.starts_with("RUSTC")
+            || ["RUSTFLAGS", "RUSTDOCFLAGS", "CLIPPY_ARGS", "CLIPPY_CONF_DIR"].contains(&name.as_str())
+        {
             command.env_remove(name);
         }
     }

@@ -38,7 +38,7 @@ pub(crate) async fn open(server: Server, ephemeral: bool) -> Result<Connection> 
         return Ok(Connection { client: Client::connect(&endpoint, credentials)?, cluster: None });
     }
     if ephemeral && server.data.is_none() {
-        return embedded(Cluster::embedded().runtime(process_runtime()).build().await?);
+        return Ok(embedded(Cluster::embedded().runtime(process_runtime()).build().await?));
     }
     on_directory(&data_dir(server.data)?).await
 }
@@ -47,7 +47,7 @@ async fn on_directory(dir: &Path) -> Result<Connection> {
     let give_up = tokio::time::Instant::now() + PATIENCE;
     loop {
         match Cluster::embedded().data_dir(dir).runtime(process_runtime()).build().await {
-            Ok(cluster) => return embedded(cluster),
+            Ok(cluster) => return Ok(embedded(cluster)),
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 if let Some(client) = served(dir).await {
                     return Ok(Connection { client, cluster: None });
@@ -62,15 +62,17 @@ async fn on_directory(dir: &Path) -> Result<Connection> {
     }
 }
 
-fn embedded(cluster: Cluster) -> Result<Connection> {
-    Ok(Connection { client: cluster.client(), cluster: Some(cluster) })
+fn embedded(cluster: Cluster) -> Connection {
+    Connection { client: cluster.client(), cluster: Some(cluster) }
 }
 
 /// A client of the server that wrote `env.sh` into the directory, if it answers.
 async fn served(dir: &Path) -> Option<Client> {
     let text = std::fs::read_to_string(dir.join("env.sh")).ok()?;
     let value = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(key)?.strip_prefix('='))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("export ")?.strip_prefix(key)?.strip_prefix('='))?;
         Some(line.trim_matches('\'').to_owned())
     };
     let credentials = Credentials::new(value("BACKEND_ACCESS_KEY")?, value("BACKEND_SECRET_KEY")?);

@@ -1,5 +1,5 @@
 //! The one place that prints.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unused_self)]
 
 use std::io::{IsTerminal, Write};
 
@@ -32,7 +32,10 @@ impl Output {
             return self.json(&rows);
         }
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header.to_vec());
+        table
+            .load_preset(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_header(header.to_vec());
         for row in rows {
             table.add_row(cells(row));
         }
@@ -41,7 +44,9 @@ impl Output {
 
     /// Prints one object as lines of key and value, or as the JSON it is.
     pub(crate) fn object(self, object: &serde_json::Value) {
-        let Some(fields) = object.as_object().filter(|_| self.format == Format::Table) else { return self.json(object) };
+        let Some(fields) = object.as_object().filter(|_| self.format == Format::Table) else {
+            return self.json(object);
+        };
         let width = fields.keys().map(String::len).max().unwrap_or(0);
         for (key, value) in fields {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

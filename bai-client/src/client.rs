@@ -97,7 +97,12 @@ impl Client {
     }
 
     /// Sends a signed request to `target` (path and query) and returns the reply of a 2xx status.
-    pub(crate) async fn send(&self, method: Method, target: &str, content: Content) -> Result<Response<Body>> {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        content: Content,
+    ) -> Result<Response<Body>> {
         let request = self.signed(method, target, content)?;
         let response = self.0.transport.call(request).await?;
         if response.status().is_success() {
@@ -108,10 +113,17 @@ impl Client {
     }
 
     /// Sends a request and reads its JSON reply.
-    pub(crate) async fn json<T: DeserializeOwned>(&self, method: Method, target: &str, content: Content) -> Result<T> {
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        content: Content,
+    ) -> Result<T> {
         let body = self.send(method, target, content).await?.into_body().collect().await?;
         serde_json::from_slice(&body).map_err(|cause| {
-            Error::of(code::BAD_REPLY, "the server's reply is not the JSON expected").with("target", target).source(cause)
+            Error::of(code::BAD_REPLY, "the server's reply is not the JSON expected")
+                .with("target", target)
+                .source(cause)
         })
     }
 
@@ -137,6 +149,8 @@ impl Client {
             .header(header::AUTHORIZATION, authorization)
             .header("x-backendai-version", API_VERSION)
             .body(content.bytes)
-            .map_err(|cause| Error::new(ErrorKind::Invalid, "cannot form the request").with("target", target).source(cause))
+            .map_err(|cause| {
+                Error::new(ErrorKind::Invalid, "cannot form the request").with("target", target).source(cause)
+            })
     }
 }

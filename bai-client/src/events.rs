@@ -54,7 +54,10 @@ impl EventStream {
 
 fn parse(frame: &str) -> Option<ServerEvent> {
     let field = |name: &str| {
-        frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim_start().to_owned())
+        frame
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(|value| value.trim_start().to_owned())
     };
     let name = field("event")?;
     let data = field("data").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -96,7 +99,11 @@ mod tests {
 
     #[tokio::test]
     async fn frames_are_cut_at_blank_lines_wherever_the_chunks_are() {
-        let chunks = ["event: a\r\nda", "ta: {\"x\": 1}\r\n\r\n: ping\n\nevent: b\ndata: 2\n\n", "event: server_close\ndata: {}\n\n"];
+        let chunks = [
+            "event: a\r\nda",
+            "ta: {\"x\": 1}\r\n\r\n: ping\n\nevent: b\ndata: 2\n\n",
+            "event: server_close\ndata: {}\n\n",
+        ];
         let body = Body::new(stream::iter(chunks.map(|chunk| Ok(Bytes::from(chunk)))));
         let mut events = EventStream { body, buffer: Vec::new() };
         let first = events.next().await.unwrap().unwrap();

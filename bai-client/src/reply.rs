@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn a_problem_body_keeps_its_code_and_data() {
-        let sent = Error::of(code::SESSION_EXISTS, "taken").data(serde_json::json!({"existingSessionId": "x"}));
+        let sent =
+            Error::of(code::SESSION_EXISTS, "taken").data(serde_json::json!({"existingSessionId": "x"}));
         let received = error_of(StatusCode::BAD_REQUEST, sent.to_problem().to_string().as_bytes());
         assert_eq!(received.code(), code::SESSION_EXISTS);
         assert_eq!(received.message(), "taken");

@@ -46,7 +46,7 @@ impl RunOutput {
 }
 
 /// The body of an execute request.
-pub(crate) fn request(mode: &str, run_id: Option<&str>, code: &str, options: Value) -> Value {
+pub(crate) fn request(mode: &str, run_id: Option<&str>, code: &str, options: &Value) -> Value {
     json!({ "mode": mode, "runId": run_id, "code": code, "options": options })
 }
 
@@ -76,13 +76,18 @@ impl TryFrom<ExecuteReply> for RunStep {
 
     fn try_from(reply: ExecuteReply) -> Result<Self> {
         let wire = reply.result;
-        let is_password = wire.options.as_ref().and_then(|options| options.get("is_password")).and_then(Value::as_bool);
+        let is_password =
+            wire.options.as_ref().and_then(|options| options.get("is_password")).and_then(Value::as_bool);
         Ok(Self {
             run_id: wire.run_id,
             status: wire.status,
             exit_code: wire.exit_code,
             is_password: is_password.unwrap_or(false),
-            console: wire.console.into_iter().map(|(kind, data)| console_item(&kind, data)).collect::<Result<_>>()?,
+            console: wire
+                .console
+                .into_iter()
+                .map(|(kind, data)| console_item(&kind, data))
+                .collect::<Result<_>>()?,
         })
     }
 }

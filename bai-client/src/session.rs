@@ -43,7 +43,12 @@ impl Session {
             .run_with(
                 code,
                 |item| console.push(item),
-                |_| Err(Error::of(code::CLIENT_USAGE, "the program asks for input, and nobody is there to answer")),
+                |_| {
+                    Err(Error::of(
+                        code::CLIENT_USAGE,
+                        "the program asks for input, and nobody is there to answer",
+                    ))
+                },
             )
             .await?;
         Ok(RunOutput { console, exit_code })
@@ -59,7 +64,7 @@ impl Session {
         show: impl FnMut(ConsoleItem) + Send,
         ask: impl FnMut(bool) -> Result<String> + Send,
     ) -> Result<i32> {
-        let first = run::request("query", None, code, json!({}));
+        let first = run::request("query", None, code, &json!({}));
         self.drive(first, show, ask).await
     }
 
@@ -73,7 +78,7 @@ impl Session {
         show: impl FnMut(ConsoleItem) + Send,
         ask: impl FnMut(bool) -> Result<String> + Send,
     ) -> Result<i32> {
-        let first = run::request("batch", None, "", run::batch_options(steps));
+        let first = run::request("batch", None, "", &run::batch_options(steps));
         self.drive(first, show, ask).await
     }
 
@@ -88,15 +93,17 @@ impl Session {
             step.console.drain(..).for_each(&mut show);
             let next = match step.status {
                 RunStatus::Finished => return Ok(step.exit_code.unwrap_or(0)),
-                RunStatus::ExecTimeout => return Err(Error::of(code::KERNEL_TIMEOUT, "the run took too long")),
+                RunStatus::ExecTimeout => {
+                    return Err(Error::of(code::KERNEL_TIMEOUT, "the run took too long"));
+                }
                 RunStatus::WaitingInput => match ask(step.is_password) {
-                    Ok(line) => run::request("input", Some(&step.run_id), &line, json!({})),
+                    Ok(line) => run::request("input", Some(&step.run_id), &line, &json!({})),
                     Err(refused) => {
                         self.interrupt().await?;
                         return Err(refused);
                     }
                 },
-                _ => run::request("continue", Some(&step.run_id), "", json!({})),
+                _ => run::request("continue", Some(&step.run_id), "", &json!({})),
             };
             step = self.step(next).await?;
         }
@@ -107,7 +114,10 @@ impl Session {
     /// # Errors
     /// `NotFound` for an unknown session, `Unavailable` when its agent or kernel cannot be reached.
     pub async fn step(&self, request: Value) -> Result<RunStep> {
-        self.client.json::<ExecuteReply>(Method::POST, &self.path(""), Content::json(&request)).await?.try_into()
+        self.client
+            .json::<ExecuteReply>(Method::POST, &self.path(""), Content::json(&request))
+            .await?
+            .try_into()
     }
 
     /// Interrupts the run in progress, as Ctrl-C would.
@@ -152,7 +162,8 @@ impl Session {
         struct Reply {
             logs: String,
         }
-        let reply: Wrapped<Reply> = self.client.json(Method::GET, &self.path("/logs"), Content::empty()).await?;
+        let reply: Wrapped<Reply> =
+            self.client.json(Method::GET, &self.path("/logs"), Content::empty()).await?;
         Ok(reply.result.logs)
     }
 

@@ -62,9 +62,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     fn host(&self) -> &str;
 
     /// Prefix of every request target: the path of the endpoint, empty or without a trailing slash.
-    fn base_path(&self) -> &str {
-        ""
-    }
+    fn base_path(&self) -> &str;
 
     /// Sends a request whose URI is path and query.
     ///

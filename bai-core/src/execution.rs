@@ -39,7 +39,6 @@ named_enum! {
     }
 }
 
-
 /// The steps of a batch run. `None` skips a step, `*` is the runtime's default, anything else is a shell command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -92,7 +91,9 @@ impl ConsoleItem {
         match self {
             Self::Stdout(text) => Value::from(vec!["stdout", text]),
             Self::Stderr(text) => Value::from(vec!["stderr", text]),
-            Self::Media(mime, data) => Value::from(vec![Value::from("media"), Value::from(vec![mime.as_str(), data])]),
+            Self::Media(mime, data) => {
+                Value::from(vec![Value::from("media"), Value::from(vec![mime.as_str(), data])])
+            }
             Self::Html(text) => Value::from(vec!["html", text]),
             Self::Log(text) => Value::from(vec!["log", text]),
         }

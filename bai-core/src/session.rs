@@ -192,12 +192,12 @@ impl Session {
 
     /// Sum of what the kernels asked for.
     pub fn requested(&self) -> ResourceSlots {
-        sum(self.kernels.iter().map(|kernel| &kernel.requested))
+        self.kernels.iter().map(|kernel| &kernel.requested).sum()
     }
 
     /// Sum of what the kernels hold.
     pub fn allocated(&self) -> ResourceSlots {
-        sum(self.kernels.iter().map(|kernel| &kernel.allocated))
+        self.kernels.iter().map(|kernel| &kernel.allocated).sum()
     }
 
     /// When the current status was entered.
@@ -211,11 +211,4 @@ impl Kernel {
     pub fn status_changed(&self) -> Option<Timestamp> {
         self.status_history.get(self.status.as_str()).copied()
     }
-}
-
-fn sum<'a>(slots: impl Iterator<Item = &'a ResourceSlots>) -> ResourceSlots {
-    slots.fold(ResourceSlots::new(), |mut total, amounts| {
-        total.add(amounts);
-        total
-    })
 }

@@ -149,13 +149,29 @@ impl SessionStatus {
         use SessionStatus as S;
         match self {
             S::Pending => &[S::Scheduled, S::Terminating, S::Terminated, S::Error, S::Cancelled],
-            S::Scheduled => &[S::Pulling, S::Preparing, S::Terminating, S::Terminated, S::Error, S::Cancelled, S::Pending],
-            S::Pulling => {
-                &[S::Preparing, S::Running, S::RunningDegraded, S::Terminating, S::Terminated, S::Error, S::Cancelled, S::Pending]
+            S::Scheduled => {
+                &[S::Pulling, S::Preparing, S::Terminating, S::Terminated, S::Error, S::Cancelled, S::Pending]
             }
-            S::Preparing => {
-                &[S::Pulling, S::Running, S::RunningDegraded, S::Terminating, S::Terminated, S::Error, S::Cancelled, S::Pending]
-            }
+            S::Pulling => &[
+                S::Preparing,
+                S::Running,
+                S::RunningDegraded,
+                S::Terminating,
+                S::Terminated,
+                S::Error,
+                S::Cancelled,
+                S::Pending,
+            ],
+            S::Preparing => &[
+                S::Pulling,
+                S::Running,
+                S::RunningDegraded,
+                S::Terminating,
+                S::Terminated,
+                S::Error,
+                S::Cancelled,
+                S::Pending,
+            ],
             S::Running => &[S::Restarting, S::RunningDegraded, S::Terminating, S::Terminated, S::Error],
             S::Restarting => &[S::Running, S::RunningDegraded, S::Terminating, S::Terminated, S::Error],
             S::RunningDegraded => &[S::Running, S::Restarting, S::Terminating, S::Terminated, S::Error],
@@ -210,7 +226,9 @@ impl SessionStatus {
             K::Running | K::Resizing if any(&[K::Pulling]) => Self::Pulling,
             K::Running | K::Resizing if any(&[K::Scheduled, K::Preparing, K::Building]) => Self::Preparing,
             K::Running | K::Resizing if any(&[K::Restarting]) => Self::Restarting,
-            K::Running | K::Resizing if any(&[K::Terminating, K::Terminated, K::Error]) => Self::RunningDegraded,
+            K::Running | K::Resizing if any(&[K::Terminating, K::Terminated, K::Error]) => {
+                Self::RunningDegraded
+            }
             K::Running | K::Resizing => Self::Running,
         }
     }
@@ -222,10 +240,16 @@ impl KernelStatus {
         use KernelStatus as K;
         match self {
             K::Pending => !matches!(next, K::Pending | K::Terminated),
-            K::Scheduled | K::Preparing | K::Building | K::Pulling | K::Restarting | K::Resizing | K::Suspended => {
-                next != self
+            K::Scheduled
+            | K::Preparing
+            | K::Building
+            | K::Pulling
+            | K::Restarting
+            | K::Resizing
+            | K::Suspended => next != self,
+            K::Running => {
+                matches!(next, K::Restarting | K::Resizing | K::Terminating | K::Terminated | K::Error)
             }
-            K::Running => matches!(next, K::Restarting | K::Resizing | K::Terminating | K::Terminated | K::Error),
             K::Terminating => matches!(next, K::Terminated | K::Error),
             K::Error => matches!(next, K::Terminating | K::Terminated),
             K::Terminated | K::Cancelled => false,

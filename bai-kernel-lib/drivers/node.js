@@ -6,6 +6,7 @@
 (function (require, controlFd, completionFd) {
   'use strict';
   const vm = require('vm');
+  const fs = require('fs');
   const net = require('net');
   const path = require('path');
   const util = require('util');
@@ -13,9 +14,11 @@
 
   const FILE = 'bai-driver';
   let cell = null; // {number, strict, code}
+  let leftOver = false; // an interrupted cell may have left timers or servers, which later ones do not wait for
 
   class Channel {
     constructor(fd, receive) {
+      this.fd = fd;
       this.socket = new net.Socket({ fd, readable: true, writable: true });
       let buffer = Buffer.alloc(0);
       this.socket.on('data', (part) => {
@@ -34,7 +37,15 @@
       const data = Buffer.from(JSON.stringify(message));
       const head = Buffer.alloc(4);
       head.writeUInt32LE(data.length, 0);
-      this.socket.write(Buffer.concat([head, data]));
+      let rest = Buffer.concat([head, data]);
+      // At once, not when the event loop runs again: the code of a cell may keep it busy.
+      while (rest.length > 0) {
+        try {
+          rest = rest.subarray(fs.writeSync(this.fd, rest));
+        } catch (error) {
+          if (error.code !== 'EAGAIN') throw error;
+        }
+      }
     }
   }
 
@@ -149,8 +160,10 @@
       finish(error.code);
       return;
     }
-    if (error && error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') process.stderr.write('Interrupted\n');
-    else process.stderr.write(`${clean(error)}\n`);
+    if (error && error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') {
+      leftOver = true;
+      process.stderr.write('Interrupted\n');
+    } else process.stderr.write(`${clean(error)}\n`);
     if (cell) cell.code = 1;
   }
 
@@ -173,11 +186,21 @@
     try {
       const { script, awaits } = prepare(message.code, `cell-${cell.number}`);
       const value = script.runInThisContext({ breakOnSigint: true, displayErrors: false });
-      if (awaits) Promise.resolve(value).then(show).catch(failed);
+      if (awaits) Promise.resolve(value).then(show).catch(failed).then(settled);
       else show(value);
+      if (!awaits) settled();
     } catch (error) {
       failed(error);
+      settled();
     }
+  }
+
+  /** The code of a cell has returned. Its end is that of the event loop, see `beforeExit` below. */
+  function settled() {
+    if (!leftOver || !cell) return;
+    const active = process.getActiveResourcesInfo ? process.getActiveResourcesInfo() : ['?'];
+    leftOver = active.some((name) => name !== 'PipeWrap');
+    if (leftOver) finish();
   }
 
   function finish(code) {
@@ -229,6 +252,7 @@
   process.on('SIGINT', () => {
     if (!cell) return;
     process.stderr.write('Interrupted\n');
+    leftOver = true;
     finish(1);
   });
   process.on('uncaughtException', failed);

@@ -37,6 +37,7 @@ class State:
     owed = False  # an interrupt came inside such a section
     child = False  # this is a forked copy of the interpreter
     last_stream = None
+    completing = False  # completions are being answered
 
 
 class Shield:
@@ -49,10 +50,8 @@ class Shield:
     def __exit__(self, *exc):
         if _thread.get_ident() == main_thread:
             State.shielded -= 1
-            if State.owed and not State.shielded:
-                State.owed = False
-                if State.running:
-                    raise KeyboardInterrupt
+            if State.running and not State.shielded:
+                raise_owed()
 
 
 shield = Shield()
@@ -61,10 +60,17 @@ shield = Shield()
 def on_interrupt(signum, frame):
     if not State.running:
         return
-    if State.shielded:
+    # Never in the middle of our own bookkeeping: the cell's code, or the end of the section, gets it then.
+    if State.shielded or frame.f_code in BOOKKEEPING:
         State.owed = True
         return
     raise KeyboardInterrupt
+
+
+def raise_owed():
+    if State.owed:
+        State.owed = False
+        raise KeyboardInterrupt
 
 
 class Channel:
@@ -75,6 +81,12 @@ class Channel:
         self.buffer = b""
         self.poll = select.poll()
         self.poll.register(fd, select.POLLIN)
+        self.beside = None
+
+    def listen_beside(self, channel, action):
+        """While waiting here, `action` is called when something is there on another channel."""
+        self.beside = (channel.fd, action)
+        self.poll.register(channel.fd, select.POLLIN)
 
     def send(self, message):
         data = json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")
@@ -85,8 +97,12 @@ class Channel:
                     view = view[os.write(self.fd, view):]
 
     def _fill(self, timeout):
-        if not self.poll.poll(timeout):
-            return False
+        ready = [fd for fd, _ in self.poll.poll(timeout)]
+        if self.beside and self.beside[0] in ready:
+            # Its signal may have come just before the waiting began, and then would not end it.
+            self.beside[1]()
+        if self.fd not in ready:
+            return bool(ready)
         with shield:
             part = os.read(self.fd, 1 << 16)
             if not part:
@@ -353,6 +369,7 @@ def evaluate(tree, name, mode):
     global future_flags
     code = compile(tree, name, mode, future_flags | TOP_LEVEL_AWAIT, True)
     future_flags |= code.co_flags & FUTURES
+    raise_owed()
     result = eval(code, namespace)
     return await_(result) if code.co_flags & CO_COROUTINE and result is not None else result
 
@@ -442,8 +459,10 @@ def run_cell(message):
     State.last_stream = None
     State.owed = False
     signal.signal(signal.SIGINT, on_interrupt)
+    State.shielded += 1  # from here on interrupts are noted, and raised in the cell's code
     State.running = True
     control.send({"op": "begin", "cell": number})
+    State.shielded -= 1
     code = attempt(run_source, message["code"], name)
     code = attempt(show_open_figures) or code
     attempt(flush_streams)
@@ -451,6 +470,8 @@ def run_cell(message):
     restore_streams()
     signal.signal(signal.SIGINT, on_interrupt)
     flush_streams()
+    if State.child:  # a forked copy that fell out of the cell does not go on as a second interpreter
+        os._exit(0)
     control.send({"op": "done", "cell": number, "code": code if message.get("strict") else 0})
 
 
@@ -531,15 +552,26 @@ def complete(request):
 
 
 def on_completion(signum=None, frame=None):
-    try:
-        with shield:
-            while True:
-                request = completion.receive(0)
-                if request is None:
-                    return
+    """Answers the requests that are there: called by a signal, or by who waits for the runner."""
+    while not State.completing and completion.poll.poll(0):
+        State.completing = True
+        State.shielded += 1
+        try:
+            request = completion.receive(0)
+            if request is not None:
                 completion.send({"id": request["id"], "suggestions": complete(request)})
-    except (EOFError, OSError):
-        pass
+            State.completing = False
+        except (EOFError, OSError):
+            pass  # the runner is gone, and so will this process be; `completing` stays set
+        finally:
+            State.shielded -= 1
+    if State.running and not State.shielded:
+        raise_owed()
+
+
+BOOKKEEPING = {
+    f.__code__ for f in (run_cell, attempt, on_completion, Shield.__enter__, Shield.__exit__, raise_owed)
+}
 
 
 # ---- main ------------------------------------------------------------------------------------------------------
@@ -563,6 +595,7 @@ def prepare():
         os.register_at_fork(after_in_child=after_fork)
     signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGURG, on_completion)
+    control.listen_beside(completion, on_completion)
 
 
 def main():
@@ -582,8 +615,6 @@ def main():
             return
         if message.get("op") == "exec":
             run_cell(message)
-        if State.child:  # a forked copy that returned from its cell
-            os._exit(0)
 
 
 main()

@@ -29,9 +29,9 @@ static PYTHON: DriverSource = DriverSource {
 
 static NODE: DriverSource = DriverSource {
     flag: "-e",
-    bootstrap: "const[,s,c,d]=process.argv.map(Number),f=require('fs');process.argv.length=1;\
+    bootstrap: "{const[,s,c,d]=process.argv.map(Number),f=require('fs');process.argv.length=1;\
                 const t=f.readFileSync(s,'utf8');f.closeSync(s);\
-                require('vm').runInThisContext(t,{filename:'bai-driver'})(require,c,d)",
+                require('vm').runInThisContext(t,{filename:'bai-driver'})(require,c,d)}",
     source: include_str!("../drivers/node.js"),
     variables: &[],
 };

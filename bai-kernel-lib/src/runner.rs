@@ -70,6 +70,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// When the socket cannot be bound or a thread cannot be started; nothing of the user has been run then.
 pub fn run(config: RunnerConfig) -> io::Result<()> {
     umask(Mode::from_bits_truncate(0o022));
+    process::keep_descriptors();
     let signals = Signals::block()?;
     protect();
     let listener = server::bind(&config.socket)?;
@@ -124,5 +125,6 @@ fn end(kernel: &Kernel) {
         kernel.processes.signal_all(Signal::SIGKILL);
         kernel.processes.wait_all(KILL_TIMEOUT);
     }
+    kernel.runs.wait_finished(DRAIN_TIMEOUT);
     kernel.outbox.drain(DRAIN_TIMEOUT);
 }

@@ -14,7 +14,7 @@ use bai_core::port::{
     AgentStore, ConfigStore, Counter, Events, IdentityStore, ImageStore, Lease, LogStore, ManagerApi,
     SessionStore,
 };
-use bai_core::{Clock, Result};
+use bai_core::{Clock, Error, ErrorKind, Result};
 use tokio::sync::{broadcast, mpsc};
 
 use self::core::{Core, DirtyGroups, Doubt};
@@ -208,6 +208,9 @@ impl Manager {
 #[async_trait]
 impl ManagerApi for Manager {
     async fn report(&self, report: AgentReport) -> Result<ReportReply> {
+        if self.inner.core.tasks.is_stopping() {
+            return Err(Error::new(ErrorKind::Unavailable, "the manager is shutting down"));
+        }
         follow::report(&self.inner.core, report).await
     }
 }

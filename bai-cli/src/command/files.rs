@@ -47,7 +47,8 @@ pub(super) async fn send(session: &Session, paths: &[PathBuf], output: Output) -
 }
 
 fn to_upload(path: &Path) -> Result<Upload> {
-    let inside = !path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
+    let inside =
+        !path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
     if !inside {
         return Err(Error::of(code::PATH_ESCAPES, "only files below the current directory can be uploaded")
             .with("path", path.display()));
@@ -58,6 +59,9 @@ fn to_upload(path: &Path) -> Result<Upload> {
 /// The content of a local file.
 pub(super) fn read_local(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|cause| {
-        Error::of(code::CLIENT_USAGE, "cannot read the file").with("path", path.display()).with("reason", &cause).source(cause)
+        Error::of(code::CLIENT_USAGE, "cannot read the file")
+            .with("path", path.display())
+            .with("reason", &cause)
+            .source(cause)
     })
 }

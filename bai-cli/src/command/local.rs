@@ -14,7 +14,10 @@ pub(super) async fn serve(args: args::Serve, server: args::Server, output: Outpu
     let shutdown = bai_daemon::shutdown_on_signal()?;
     let dir = connect::data_dir(server.data)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|cause| {
-        Error::of(code::CLIENT_USAGE, "cannot listen").with("address", args.listen).with("reason", &cause).source(cause)
+        Error::of(code::CLIENT_USAGE, "cannot listen")
+            .with("address", args.listen)
+            .with("reason", &cause)
+            .source(cause)
     })?;
     let cluster = Cluster::embedded().data_dir(&dir).runtime(runtime(args.backend)).build().await?;
     let serving = cluster.serve(listener)?;

@@ -76,7 +76,9 @@ fn ask(is_password: bool) -> Result<String> {
 
 /// The session that the arguments describe.
 pub(super) fn new_session(args: &args::NewSession) -> Result<NewSession> {
-    let mut new = NewSession::new(&args.image).cluster_size(args.cluster_size).max_wait(Duration::from_secs(args.max_wait));
+    let mut new = NewSession::new(&args.image)
+        .cluster_size(args.cluster_size)
+        .max_wait(Duration::from_secs(args.max_wait));
     if let Some(name) = &args.name {
         new = new.name(name);
     }
@@ -87,7 +89,9 @@ pub(super) fn new_session(args: &args::NewSession) -> Result<NewSession> {
         new = new.resource_group(group);
     }
     if let Some(path) = &args.bootstrap_script {
-        new = new.bootstrap_script(files::read_local(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?);
+        new = new.bootstrap_script(
+            files::read_local(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?,
+        );
     }
     if args.no_reuse {
         new = new.no_reuse();

@@ -9,7 +9,8 @@ use crate::output::Output;
 use crate::progress;
 
 /// Statuses of living sessions.
-const LIVING: &str = "PENDING,SCHEDULED,PULLING,PREPARING,RUNNING,RESTARTING,RUNNING_DEGRADED,TERMINATING,ERROR";
+const LIVING: &str =
+    "PENDING,SCHEDULED,PULLING,PREPARING,RUNNING,RESTARTING,RUNNING_DEGRADED,TERMINATING,ERROR";
 
 pub(super) async fn start(args: args::Start, client: &Client, output: Output) -> Result<()> {
     let mut new = new_session(&args.session)?;
@@ -64,7 +65,11 @@ pub(super) async fn restart(args: args::Many, client: &Client, output: Output) -
 }
 
 /// Does the same to each session, goes on after failures, and prints the names that succeeded.
-async fn for_each(names: Vec<String>, output: Output, mut act: impl AsyncFnMut(&str) -> Result<()>) -> Result<u8> {
+async fn for_each(
+    names: Vec<String>,
+    output: Output,
+    mut act: impl AsyncFnMut(&str) -> Result<()>,
+) -> Result<u8> {
     let mut worst: Option<Error> = None;
     for name in &names {
         match act(name).await {

@@ -171,7 +171,8 @@ impl NewSession {
 
     fn body(&self, name: &str) -> Value {
         use base64::Engine;
-        let script = self.bootstrap_script.as_ref().map(|text| base64::engine::general_purpose::STANDARD.encode(text));
+        let script =
+            self.bootstrap_script.as_ref().map(|text| base64::engine::general_purpose::STANDARD.encode(text));
         let resources = (!self.resources.is_empty()).then_some(&self.resources);
         let mut body = json!({
             "name": name,

@@ -35,7 +35,10 @@ impl Session {
     pub async fn upload(&self, files: &[Upload]) -> Result<()> {
         let boundary = format!("bai{}", bai_core::SessionId::random().0.simple());
         let body = multipart(&boundary, files);
-        self.client.send(Method::POST, &self.path("/upload"), Content::multipart(&boundary, body)).await.map(drop)
+        self.client
+            .send(Method::POST, &self.path("/upload"), Content::multipart(&boundary, body))
+            .await
+            .map(drop)
     }
 
     /// The content of one file, at most 1 MiB.
@@ -71,7 +74,9 @@ impl Session {
     pub async fn download_to(&self, paths: &[String], into: &std::path::Path) -> Result<()> {
         for archive in self.download(paths).await? {
             tar::Archive::new(archive.as_slice()).unpack(into).map_err(|cause| {
-                Error::of(code::UNAVAILABLE, "cannot write the downloaded files").with("directory", into.display()).source(cause)
+                Error::of(code::UNAVAILABLE, "cannot write the downloaded files")
+                    .with("directory", into.display())
+                    .source(cause)
             })?;
         }
         Ok(())

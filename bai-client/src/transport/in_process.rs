@@ -42,6 +42,10 @@ where
         "localhost"
     }
 
+    fn base_path(&self) -> &'static str {
+        ""
+    }
+
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>> {
         let reply = self.0.clone().oneshot(request.map(Full::new)).await.map_err(unreachable)?;
         Ok(reply.map(|body| {

@@ -199,7 +199,12 @@ pub trait AgentApi: fmt::Debug + Send + Sync + 'static {
     async fn interrupt(&self, kernel: KernelRef) -> Result<()>;
 
     /// Completions for `code` at the position given in `options` (`row`, `col`, `line`, `post`).
-    async fn complete(&self, kernel: KernelRef, code: &str, options: &Map<String, Value>) -> Result<Vec<String>>;
+    async fn complete(
+        &self,
+        kernel: KernelRef,
+        code: &str,
+        options: &Map<String, Value>,
+    ) -> Result<Vec<String>>;
 
     /// The console log, at most the last 10 MiB.
     async fn logs(&self, kernel: KernelRef) -> Result<Vec<u8>>;

@@ -249,7 +249,6 @@ named_enum! {
     }
 }
 
-
 /// A worker node as the manager knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {

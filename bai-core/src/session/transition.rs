@@ -80,7 +80,13 @@ impl Session {
     ///
     /// # Errors
     /// `Conflict` when the session may not enter it.
-    pub fn advance_all(&mut self, next: SessionStatus, kernel: KernelStatus, info: &str, now: Timestamp) -> Result<()> {
+    pub fn advance_all(
+        &mut self,
+        next: SessionStatus,
+        kernel: KernelStatus,
+        info: &str,
+        now: Timestamp,
+    ) -> Result<()> {
         self.advance(next, info, now)?;
         for entry in self.kernels.iter_mut().filter(|entry| entry.status.can_become(kernel)) {
             entry.enter(kernel, info, now);
@@ -104,7 +110,13 @@ impl Session {
     ///
     /// # Errors
     /// `NotFound` for a foreign kernel, `Conflict` when the kernel may not enter `next`.
-    pub fn advance_kernel(&mut self, id: KernelId, next: KernelStatus, info: &str, now: Timestamp) -> Result<bool> {
+    pub fn advance_kernel(
+        &mut self,
+        id: KernelId,
+        next: KernelStatus,
+        info: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
         let kernel = self.kernel_mut(id)?;
         if !kernel.status.can_become(next) {
             return Err(Error::of(code::INVALID_TRANSITION, "the kernel cannot make this transition")
@@ -145,10 +157,9 @@ impl Session {
     /// # Errors
     /// `NotFound` for a foreign kernel.
     pub fn kernel_mut(&mut self, id: KernelId) -> Result<&mut Kernel> {
-        self.kernels
-            .iter_mut()
-            .find(|kernel| kernel.id == id)
-            .ok_or_else(|| Error::of(code::KERNEL_NOT_FOUND, "no such kernel in the session").with("kernel", id))
+        self.kernels.iter_mut().find(|kernel| kernel.id == id).ok_or_else(|| {
+            Error::of(code::KERNEL_NOT_FOUND, "no such kernel in the session").with("kernel", id)
+        })
     }
 
     /// Derives the session's status from its kernels. A session that is terminating stays so until all its kernels

@@ -13,8 +13,7 @@ const NAME: &str = "work";
 pub(super) fn ensure(etc: &Path, identity: &Identity, home: &Path, shell: &str) -> io::Result<()> {
     let Identity { uid, gid, .. } = *identity;
     let home = home.display();
-    let tail = format!("::{home}:{shell}");
-    rewrite(&etc.join("passwd"), uid, &format!("{NAME}:x:{uid}:{gid}:{tail}"))?;
+    rewrite(&etc.join("passwd"), uid, &format!("{NAME}:x:{uid}:{gid}::{home}:{shell}"))?;
     rewrite(&etc.join("group"), gid, &format!("{NAME}:x:{gid}:"))
 }
 

@@ -1,10 +1,8 @@
 //! The user's `bootstrap.sh`: run once, beside everything else, so that it delays nobody.
 
-use std::{fs::File, io, sync::Arc, thread};
+use std::{io, sync::Arc, thread};
 
-use nix::{fcntl::OFlag, unistd::pipe2};
-
-use super::{kernel::Kernel, pump::copy_to_log};
+use super::{kernel::Kernel, pump::Outputs};
 
 const NAME: &str = "bootstrap.sh";
 
@@ -29,12 +27,12 @@ pub(super) fn start(kernel: &Arc<Kernel>) -> io::Result<()> {
 }
 
 fn run(kernel: &Kernel, shell: &[std::ffi::OsString], script: &std::path::Path) -> io::Result<i32> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    let (outputs, ends) = Outputs::pair()?;
     let argv: Vec<_> = shell.iter().filter(|word| *word != "-c").cloned().chain([script.into()]).collect();
     let mut command = kernel.launcher.command(&argv, &[]);
-    command.stdout(write.try_clone()?).stderr(write);
+    command.stdout(ends.stdout).stderr(ends.stderr);
     let process = kernel.processes.spawn(&mut command)?;
     drop(command);
-    copy_to_log(&mut File::from(read), &kernel.log)?;
-    Ok(process.exit().map_or(0, |exit| exit.code))
+    outputs.leave_to_log(&kernel.log);
+    Ok(process.wait()?.code)
 }

@@ -27,10 +27,10 @@ pub(super) const INTERRUPTED: i32 = 130;
 /// Executes runs for ever. Called again after a panic: the run that was active then is reported as failed; its
 /// processes and the interpreter go on.
 pub(super) fn run(kernel: &Kernel, driver: &mut Option<Driver>) {
-    if let Some(run_id) = kernel.runs.finish() {
+    if let Some(run_id) = kernel.runs.active() {
         kernel.input.reset();
         Sink::new(kernel, &run_id).say("bai-krunner: internal error; the run was given up");
-        report(kernel, run_id, Exit::code(RUNNER_FAULT));
+        finish(kernel, Exit::code(RUNNER_FAULT));
     }
     loop {
         match kernel.runs.next() {
@@ -53,12 +53,12 @@ fn execute(kernel: &Kernel, driver: &mut Option<Driver>, run: Run) {
         Exit::code(RUNNER_FAULT)
     });
     kernel.input.reset();
-    kernel.runs.finish();
-    report(kernel, run_id, exit);
+    finish(kernel, exit);
 }
 
-fn report(kernel: &Kernel, run_id: String, exit: Exit) {
-    kernel.outbox.event(Event::Finished { run_id, exit_code: exit.code, signal: exit.signal });
+fn finish(kernel: &Kernel, exit: Exit) {
+    let Exit { code: exit_code, signal } = exit;
+    kernel.runs.finish(|run_id| kernel.outbox.event(Event::Finished { run_id, exit_code, signal }));
 }
 
 fn query(

@@ -16,9 +16,10 @@ use std::{
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         eventfd::{EfdFlags, EventFd},
-        signal::{Signal, kill, killpg},
+        signal::{SigSet, Signal, kill, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
     unistd::{Gid, Pid, Uid},
@@ -76,6 +77,19 @@ impl Process {
     /// How it ended, if it has.
     pub(super) fn exit(&self) -> Option<Exit> {
         self.ended.exit.get().copied()
+    }
+
+    /// Waits for its end.
+    pub(super) fn wait(&self) -> io::Result<Exit> {
+        loop {
+            if let Some(exit) = self.exit() {
+                return Ok(exit);
+            }
+            match poll(&mut [PollFd::new(self.event(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// Becomes readable when the process has ended, and stays so.
@@ -235,8 +249,23 @@ impl Launcher {
     }
 }
 
+/// Lets no program inherit what the runner itself inherited, beside the standard streams. Best effort.
+pub(super) fn keep_descriptors() {
+    // SAFETY: sets a flag on whatever descriptors are open; none is closed.
+    #[allow(unsafe_code)]
+    unsafe {
+        let done = libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        if done < 0 {
+            for fd in 3..1024 {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
+
 /// Turns the forked child into a process of the user.
 fn enter(identity: Option<&Identity>, no_new_privs: bool, fds: &[i32]) -> io::Result<()> {
+    SigSet::empty().thread_set_mask()?;
     nix::unistd::setsid()?;
     prefer_as_oom_victim();
     if let Some(identity) = identity {

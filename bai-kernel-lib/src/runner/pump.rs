@@ -183,7 +183,7 @@ impl Outputs {
 }
 
 /// Copies a pipe into the log until every writer is gone.
-pub(super) fn copy_to_log(file: &mut File, log: &TaskLog) -> io::Result<()> {
+fn copy_to_log(file: &mut File, log: &TaskLog) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(&*file, FcntlArg::F_GETFL)?);
     fcntl(&*file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     let mut buffer = vec![0; 16 << 10];

@@ -5,9 +5,10 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Mutex,
+        Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use nix::sys::{
@@ -38,6 +39,7 @@ pub(super) struct Runs {
     /// Signalled when there is something for the executor.
     wake: EventFd,
     want_interpreter: AtomicBool,
+    finished: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +84,13 @@ pub(super) struct Names {
 impl Runs {
     pub(super) fn new(max_queued: usize) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { max_queued, state: Mutex::default(), wake, want_interpreter: AtomicBool::new(false) })
+        Ok(Self {
+            max_queued,
+            state: Mutex::default(),
+            wake,
+            want_interpreter: AtomicBool::new(false),
+            finished: Condvar::new(),
+        })
     }
 
     /// Queues a run. `Ok(true)` when the run id is known already.
@@ -116,12 +124,26 @@ impl Runs {
         Some(run)
     }
 
-    /// The active run is over. Returns its name.
-    pub(super) fn finish(&self) -> Option<String> {
+    /// The active run is over. Reports it while nobody can see the new state, so that whoever hears the report
+    /// finds the run finished.
+    pub(super) fn finish(&self, report: impl FnOnce(String)) {
         let mut state = lock(&self.state);
-        let run_id = state.active.take()?.run_id;
-        state.remember(run_id.clone());
-        Some(run_id)
+        if let Some(Active { run_id, .. }) = state.active.take() {
+            state.remember(run_id.clone());
+            report(run_id);
+        }
+        self.finished.notify_all();
+    }
+
+    /// The name of the active run.
+    pub(super) fn active(&self) -> Option<String> {
+        lock(&self.state).active.as_ref().map(|active| active.run_id.clone())
+    }
+
+    /// Waits until no run is active, or the time is over.
+    pub(super) fn wait_finished(&self, timeout: Duration) {
+        let state = lock(&self.state);
+        drop(self.finished.wait_timeout_while(state, timeout, |state| state.active.is_some()));
     }
 
     /// Names the process that interrupts of the active run go to from now on. One that came too early is sent now.
@@ -232,7 +254,7 @@ mod tests {
         assert_eq!(runs.submit(run("c")), Err(ErrorCode::QueueFull));
         assert_eq!(runs.next().unwrap().run_id, "a");
         assert_eq!(runs.submit(run("a")), Ok(true));
-        assert_eq!(runs.finish().unwrap(), "a");
+        runs.finish(|run_id| assert_eq!(run_id, "a"));
         assert_eq!(runs.submit(run("a")), Ok(true));
         assert_eq!(runs.next().unwrap().run_id, "b");
         assert!(runs.next().is_none());
@@ -257,7 +279,7 @@ mod tests {
         assert_eq!(runs.interrupt(&processes, Some("x")), Interrupted::Unknown);
         assert_eq!(runs.interrupt(&processes, None), Interrupted::Active);
         assert!(runs.interrupted());
-        runs.finish();
+        runs.finish(drop);
         assert_eq!(runs.interrupt(&processes, Some("a")), Interrupted::Idle);
     }
 }

@@ -20,7 +20,7 @@ use nix::{
 pub(super) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks them for this thread and those it starts. (Started programs get an empty mask.)
+    /// Blocks them for this thread and those it starts. (A started program gets an empty mask again.)
     pub(super) fn block() -> io::Result<Self> {
         let set: SigSet =
             [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();

@@ -142,7 +142,9 @@ async fn the_second_manager_plans_when_the_first_is_gone() {
     options.id = "second".into();
     let second = Manager::start(world.backends.clone(), world.dialer.clone(), options).await.unwrap();
     world.until("the first plans", |world| world.manager().is_leader()).await;
-    world.manager().shutdown().await;
+    let first = world.manager();
+    world.replace_manager(second.clone());
+    first.shutdown().await;
     for _ in 0..500 {
         if second.is_leader() {
             break;
@@ -151,7 +153,7 @@ async fn the_second_manager_plans_when_the_first_is_gone() {
     }
     assert!(second.is_leader());
     let session = second.sessions().create(&world.scope, cores("heir", 1)).await.unwrap().session;
-    world.reaches(session.id, SessionStatus::Preparing).await;
+    world.reaches(session.id, SessionStatus::Running).await;
     second.shutdown().await;
 }
 

@@ -461,6 +461,11 @@ impl World {
         *self.managers.lock() = None;
     }
 
+    /// Agents report to `manager` from now on.
+    pub(crate) fn replace_manager(&self, manager: Manager) {
+        *self.managers.lock() = Some(manager);
+    }
+
     /// A new manager on the same stores.
     pub(crate) async fn revive_manager(&self) {
         // The lease of the dead one has ended, as it does by itself after its time.

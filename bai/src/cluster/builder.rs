@@ -143,17 +143,15 @@ async fn registered(manager: &Manager) -> Result<()> {
 
 /// The directory to use, private to its owner, and its guard when it is to vanish.
 fn data_dir(asked: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
-    match asked {
-        Some(dir) => private_dir(&dir).map(|path| (path, None)),
-        None => {
-            let make = || {
-                let dir = tempfile::Builder::new().prefix("bai-").tempdir()?;
-                std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
-                Ok((dir.path().to_owned(), Some(dir)))
-            };
-            make().map_err(|cause| unusable(&std::env::temp_dir(), cause))
-        }
+    if let Some(dir) = asked {
+        return private_dir(&dir).map(|path| (path, None));
     }
+    let make = || {
+        let dir = tempfile::Builder::new().prefix("bai-").tempdir()?;
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
+        Ok((dir.path().to_owned(), Some(dir)))
+    };
+    make().map_err(|cause| unusable(&std::env::temp_dir(), cause))
 }
 
 /// Finds the one agent of this process.

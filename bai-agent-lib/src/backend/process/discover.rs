@@ -141,7 +141,8 @@ pub(super) struct Environment {
 /// first of a kind gets the short names.
 pub(super) async fn discover(path: &str) -> Vec<Environment> {
     let mut found = pythons(path).await;
-    let tools = stream::iter(TOOLS).map(|tool| find_tool(path, tool)).buffered(PARALLEL);
+    let lookups: Vec<_> = TOOLS.iter().map(|tool| find_tool(path, tool)).collect();
+    let tools = stream::iter(lookups).buffered(PARALLEL);
     found.extend(tools.filter_map(|tool| async { tool }).collect::<Vec<_>>().await);
     found.extend(find_shell(path));
     found

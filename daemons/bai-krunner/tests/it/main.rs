@@ -1,7 +1,13 @@
 //! The runner as a process, with real interpreters, spoken to over its socket.
 
 // A failed expectation is a failed test, in helper functions too.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation
+)]
 
 mod batch;
 mod compiled;

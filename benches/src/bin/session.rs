@@ -1,0 +1,83 @@
+//! A session on the process back end: start, execute, output; each over HTTP and, for the start, in process too.
+#![allow(missing_docs)]
+
+use std::time::Instant;
+
+use bai::{BatchOptions, Client, Cluster, ConsoleItem, NewSession, Result, Runtime, Session};
+use bai_benches::{median_ms, print, time};
+
+const STARTS: usize = 30;
+const EXECUTES: usize = 300;
+const OUTPUT_BYTES: usize = 50_000_000;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let runtime = Runtime::Process { path: std::env::var("PATH").ok() };
+    let cluster = Cluster::embedded().runtime(runtime).cpu_overcommit(10).build().await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(|cause| bai::Error::new(bai::ErrorKind::Unavailable, "cannot listen").source(cause))?;
+    let server = cluster.serve(listener)?;
+    let over_http = Client::connect(&server.endpoint(), cluster.credentials().clone())?;
+    let floor = spawn_floor();
+    print("start, in process", starts(&cluster.client()).await?, "ms", floor, 25.0, false);
+    print("start, over HTTP", starts(&over_http).await?, "ms", floor, 40.0, false);
+    let session = over_http.create(NewSession::new("python")).await?;
+    print("execute 1+1, over HTTP", executes(&session).await?, "ms", None, 2.0, false);
+    print("50 MB of output, over HTTP", output(&session).await?, "MB/s", None, 100.0, true);
+    session.destroy().await?;
+    server.stop().await;
+    cluster.shutdown().await;
+    Ok(())
+}
+
+/// What the host needs to start the same interpreter without any isolation: the median of as many starts.
+fn spawn_floor() -> Option<f64> {
+    let mut all = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let status = std::process::Command::new("python3").args(["-S", "-E", "-c", ""]).status().ok()?;
+        all.push(start.elapsed());
+        status.success().then_some(())?;
+    }
+    all.sort_unstable();
+    Some(median_ms(&all))
+}
+
+/// Creates and destroys sessions one after another; only the creation counts.
+async fn starts(client: &Client) -> Result<f64> {
+    let mut all = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let session = client.create(NewSession::new("python")).await?;
+        all.push(start.elapsed());
+        session.destroy().await?;
+    }
+    all.sort_unstable();
+    Ok(median_ms(&all))
+}
+
+async fn executes(session: &Session) -> Result<f64> {
+    session.run("1+1").await?; // the interpreter is up from here on
+    let sorted = time(EXECUTES, async |_| session.run("1+1").await.map(drop)).await?;
+    Ok(median_ms(&sorted))
+}
+
+/// Megabytes per second from a program's standard output to the client, which counts them.
+async fn output(session: &Session) -> Result<f64> {
+    let program =
+        format!("python -c \"import sys; sys.stdout.write(('x' * 99 + chr(10)) * {})\"", OUTPUT_BYTES / 100);
+    let steps = BatchOptions { exec: Some(program), ..BatchOptions::default() };
+    let mut bytes = 0;
+    let count = |item| {
+        if let ConsoleItem::Stdout(text) = item {
+            bytes += text.len();
+        }
+    };
+    let start = Instant::now();
+    session.run_batch(&steps, count, |_| Ok(String::new())).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(bytes, OUTPUT_BYTES, "output was lost");
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    Ok(bytes as f64 / 1e6 / seconds)
+}
