@@ -16,6 +16,30 @@
   let cell = null; // {number, strict, code}
   let leftOver = false; // an interrupted cell may have left timers or servers, which later ones do not wait for
 
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+
+  /** Writes at once, not when the event loop runs again: the code of a cell may keep it busy. */
+  function writeAll(fd, data) {
+    while (data.length > 0) {
+      try {
+        data = data.subarray(fs.writeSync(fd, data));
+      } catch (error) {
+        if (error.code !== 'EAGAIN') throw error;
+        Atomics.wait(pause, 0, 0, 1);
+      }
+    }
+  }
+
+  /** An interrupt may end a cell in the middle of a write, which would leave Node's own stream waiting for ever. */
+  function makeInterruptible(stream) {
+    stream.write = (chunk, encoding, callback) => {
+      if (typeof encoding === 'function') [encoding, callback] = [undefined, encoding];
+      writeAll(stream.fd, typeof chunk === 'string' ? Buffer.from(chunk, encoding) : Buffer.from(chunk));
+      if (callback) process.nextTick(callback);
+      return true;
+    };
+  }
+
   class Channel {
     constructor(fd, receive) {
       this.fd = fd;
@@ -37,15 +61,7 @@
       const data = Buffer.from(JSON.stringify(message));
       const head = Buffer.alloc(4);
       head.writeUInt32LE(data.length, 0);
-      let rest = Buffer.concat([head, data]);
-      // At once, not when the event loop runs again: the code of a cell may keep it busy.
-      while (rest.length > 0) {
-        try {
-          rest = rest.subarray(fs.writeSync(this.fd, rest));
-        } catch (error) {
-          if (error.code !== 'EAGAIN') throw error;
-        }
-      }
+      writeAll(this.fd, Buffer.concat([head, data]));
     }
   }
 
@@ -259,6 +275,8 @@
   process.on('unhandledRejection', failed);
   process.on('beforeExit', () => finish());
 
+  makeInterruptible(process.stdout);
+  makeInterruptible(process.stderr);
   globalThis.require = createRequire(path.join(process.cwd(), '/'));
   control.send({ op: 'hello' });
 });

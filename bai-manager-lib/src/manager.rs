@@ -119,9 +119,19 @@ impl Manager {
                 core,
             }),
         };
+        manager.follow_others().await?;
         manager.load().await?;
         manager.spawn_all(jobs, events, notices);
         Ok(manager)
+    }
+
+    async fn follow_others(&self) -> Result<()> {
+        let core = &self.inner.core;
+        if !core.is_exclusive() {
+            let events = resync::listen(core).await?;
+            core.tasks.spawn(resync::follow_others(core.clone(), events));
+        }
+        Ok(())
     }
 
     async fn load(&self) -> Result<()> {
@@ -151,9 +161,6 @@ impl Manager {
         tasks.spawn(schedule::run(core.clone()));
         tasks.spawn(sweep::run(core.clone()));
         tasks.spawn(resync::run(core.clone()));
-        if !core.is_exclusive() {
-            tasks.spawn(resync::follow_others(core.clone()));
-        }
         tasks.spawn(leader::run(core.clone()));
     }
 

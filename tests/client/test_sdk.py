@@ -67,7 +67,7 @@ def test_input_and_password(compute):
 
 def test_batch_steps(compute, tmp_path):
     (tmp_path / "main.py").write_text("print('ran')")
-    compute.upload(["main.py"], basedir=tmp_path)
+    compute.upload([tmp_path / "main.py"], basedir=tmp_path)
     opts = {"clean": "echo cleaning", "build": "echo building", "buildLog": True, "exec": "*"}
     console, statuses, last = drive(compute, "batch", opts=opts)
     assert [s for s in statuses if s.endswith("finished")] == ["clean-finished", "build-finished", "finished"]
@@ -108,7 +108,7 @@ def test_matplotlib_figure_is_media(compute):
 
 def test_problem_bodies(compute):
     with pytest.raises(BackendAPIError) as failure:
-        compute.execute(None, "x", mode="nonsense")
+        compute.execute("no-such-run", "", mode="continue")
     assert failure.value.status == 400
 
 

@@ -9,6 +9,7 @@ use bai_core::port::events::{Envelope, From as Start};
 use bai_core::port::store::{SessionEvent, SessionQuery};
 use bai_core::{Result, SessionStatus};
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 
 use super::publish::{ORIGIN, TOPIC};
 use crate::manager::core::Core;
@@ -57,12 +58,31 @@ pub(crate) async fn try_all(core: &Arc<Core>) -> Result<()> {
     Ok(())
 }
 
+/// Events of all managers.
+pub(crate) type Heard = BoxStream<'static, Result<Envelope>>;
+
+/// Begins to listen; to be called before the first load, so that nothing falls between the two.
+pub(crate) async fn listen(core: &Core) -> Result<Heard> {
+    core.backends.events.subscribe(Start::Now).await
+}
+
 /// Follows the events of other managers.
-pub(crate) async fn follow_others(core: Arc<Core>) {
+pub(crate) async fn follow_others(core: Arc<Core>, events: Heard) {
+    let mut events = Some(events);
     while !core.tasks.is_stopping() {
+        let ended = async {
+            match events.take() {
+                Some(events) => follow(&core, events).await,
+                None => {
+                    let events = listen(&core).await?;
+                    all(&core).await;
+                    follow(&core, events).await
+                }
+            }
+        };
         tokio::select! {
             () = core.tasks.stopped() => return,
-            result = listen(&core) => {
+            result = ended => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "the events of other managers are not heard");
                 }
@@ -72,12 +92,10 @@ pub(crate) async fn follow_others(core: Arc<Core>) {
             () = core.tasks.stopped() => return,
             () = tokio::time::sleep(RETRY) => {}
         }
-        all(&core).await;
     }
 }
 
-async fn listen(core: &Arc<Core>) -> Result<()> {
-    let mut events = core.backends.events.subscribe(Start::Now).await?;
+async fn follow(core: &Arc<Core>, mut events: Heard) -> Result<()> {
     while let Some(event) = events.next().await {
         match event {
             Ok(envelope) => heard(core, &envelope).await?,

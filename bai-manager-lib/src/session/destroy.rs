@@ -26,12 +26,20 @@ impl SessionService {
     ) -> Result<Vec<DestroyOutcome>> {
         let session = self.resolve(scope, reference, false).await?;
         if !recursive {
-            return Ok(vec![self.destroy_one(session.id, forced).await?]);
+            let ending = self.begin_end(session.id, forced).await?;
+            return Ok(vec![self.see_out(ending).await]);
         }
-        let all = self.with_dependents(&session);
-        let outcomes = join_all(all.into_iter().map(|id| self.destroy_one(id, forced))).await;
         let skipped = |error: &Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Forbidden);
-        outcomes.into_iter().filter(|outcome| !outcome.as_ref().is_err_and(skipped)).collect()
+        let mut ending = Vec::new();
+        // Dependents first: the end of what they wait for would cancel them.
+        for id in self.with_dependents(&session).into_iter().rev() {
+            match self.begin_end(id, forced).await {
+                Ok(session) => ending.push(session),
+                Err(error) if skipped(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(join_all(ending.into_iter().rev().map(|session| self.see_out(session))).await)
     }
 
     /// The session and the living ones that depend on it, transitively.
@@ -49,8 +57,13 @@ impl SessionService {
         found
     }
 
-    async fn destroy_one(&self, id: SessionId, forced: bool) -> Result<DestroyOutcome> {
-        let mut session = self.core.update(id, |session, now| end(session, forced, now)).await?;
+    async fn begin_end(&self, id: SessionId, forced: bool) -> Result<Arc<Session>> {
+        self.core.update(id, |session, now| end(session, forced, now)).await
+    }
+
+    /// Waits a moment for the end.
+    async fn see_out(&self, mut session: Arc<Session>) -> DestroyOutcome {
+        let id = session.id;
         if !session.status.is_dead() {
             let end = self.settled(id, |_| false);
             if let Ok(Ok(Some(ended))) = tokio::time::timeout(self.core.options.destroy_wait, end).await {
@@ -60,7 +73,7 @@ impl SessionService {
         let main = session.main();
         let live = || self.live_stats(main.id).and_then(|stats| serde_json::to_value(stats).ok());
         let status = if session.status == SessionStatus::Cancelled { "cancelled" } else { "terminated" };
-        Ok(DestroyOutcome { id, status, stats: main.last_stat.clone().or_else(live) })
+        DestroyOutcome { id, status, stats: main.last_stat.clone().or_else(live) }
     }
 }
 

@@ -61,8 +61,9 @@ fn a_cell_ends_with_its_event_loop() {
 #[test]
 fn busy_and_waiting_cells_are_interrupted() {
     let (_runner, mut agent) = node();
-    for (run_id, body) in [("busy", "for (;;) {}"), ("waiting", "setInterval(() => 0, 10)")] {
-        agent.submit_query(run_id, &format!("console.log('started'); {body}"));
+    let waiting = "setInterval(() => console.log('started'), 10)";
+    for (run_id, body) in [("busy", "console.log('started'); for (;;) {}"), ("waiting", waiting)] {
+        agent.submit_query(run_id, body);
         agent.wait_for_output(run_id, "started");
         agent.interrupt();
         let outcome = agent.finish(run_id);
