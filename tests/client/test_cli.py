@@ -169,7 +169,7 @@ def test_rm_one_many_unknown_forced(cli, name):
     assert unknown.returncode != 0 and "No such session" in unknown.stderr
     cli("start", "-t", name + "d", "python")
     cli("rm", "--forced", name + "d")
-    assert name not in cli("ps", check=False).stdout
+    wait_for(lambda: name not in cli("ps", check=False).stdout)
 
 
 def test_rm_shows_statistics(cli, name):
@@ -192,8 +192,8 @@ def test_admin_session_list(cli, name):
     cli("rm", name + "b")
     running = cli("admin", "session", "list", "--running", "--format", "name,status,type").stdout
     assert name + "a" in running and name + "b" not in running and "INTERACTIVE" in running
-    dead = cli("admin", "session", "list", "--dead", "--format", "name,status").stdout
-    assert re.search(name + r"b\s+TERMINATED", dead)
+    dead = lambda: cli("admin", "session", "list", "--dead", "--format", "name,status", check=False).stdout
+    wait_for(lambda: re.search(name + r"b\s+TERMINATED", dead()))
     filtered = cli("admin", "session", "list", "-a", "--filter", f'name ilike "{name}%"', "--order", "-name", "--format", "name").stdout
     assert filtered.index(name + "b") < filtered.index(name + "a")
     as_json = json.loads(cli("--output=json", "admin", "session", "list", "-a", "--filter", f'name == "{name}a"').stdout)
