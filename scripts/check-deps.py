@@ -22,7 +22,7 @@ LAYERS = [
     ["bai-core"],
     ["bai-kernel-lib"],
     ["bai-krunner-bin"],
-    ["bai-scheduler", "bai-store", "bai-coord", "bai-client"],
+    ["bai-scheduler", "bai-store", "bai-coord", "bai-client", "bai-rpc"],
     ["bai-manager-lib", "bai-agent-lib", "bai-storage-lib", "bai-proxy-lib", "bai-web-lib"],
     ["bai"],
     ["bai-daemon"],
@@ -72,14 +72,16 @@ def check_edges(packages):
 
 
 def check_manifest(directory, manifest):
-    """A member's manifest says `x.workspace = true` and nothing more, but for `optional`."""
+    """A member's manifest says `x.workspace = true` and nothing more, but for `optional`; which features of our own crates it needs is its own
+    business."""
     tables = [(section, manifest.get(section, {})) for section in ("dependencies", "dev-dependencies", "build-dependencies")]
     for target, table in manifest.get("target", {}).items():
         tables += [(f"target.{target}.{section}", entries) for section, entries in table.items()]
     for section, entries in tables:
         for dependency, entry in entries.items():
             keys = set(entry) if isinstance(entry, dict) else {"version"}
-            if keys - {"workspace", "optional"} or "workspace" not in keys:
+            allowed = {"workspace", "optional"} | ({"features"} if dependency.split("-")[0] == "bai" else set())
+            if keys - allowed or "workspace" not in keys:
                 yield (
                     f"{directory}/Cargo.toml: [{section}] {dependency}: write `{dependency}.workspace = true`; "
                     "versions and features stand in the root Cargo.toml"

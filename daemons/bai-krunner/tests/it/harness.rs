@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The static runner, as every kernel gets it.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| PathBuf::from(env!("CARGO_BIN_EXE_bai-krunner")))
+    BINARY.get_or_init(|| bai_krunner_bin::install(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap())
 }
 
 pub(crate) struct Runner {
