@@ -2,10 +2,10 @@
 //!
 //! | reconciler | compares | acts |
 //! |---|---|---|
-//! | [`schedule`] | queue of a resource group with its agents' room | commits placements and reasons |
-//! | [`queue`] | kernels of one agent with its last report | creates, starts, ends, collects, forgets kernels there |
-//! | [`follow`] | a report with the records | moves kernels and sessions on |
-//! | [`sweep`] | ages of states and reports with the deadlines | requeues, cancels, declares dead |
+//! | `schedule` | queue of a resource group with its agents' room | commits placements and reasons |
+//! | `queue` | kernels of one agent with its last report | creates, starts, ends, collects, forgets kernels there |
+//! | `follow` | a report with the records | moves kernels and sessions on |
+//! | `sweep` | ages of states and reports with the deadlines | requeues, cancels, declares dead |
 //! | [`publish`] | events not yet published | publishes them |
 //! | [`resync`] | memory with a store that others write to | reloads |
 

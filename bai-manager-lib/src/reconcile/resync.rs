@@ -71,14 +71,11 @@ pub(crate) async fn follow_others(core: Arc<Core>, events: Heard) {
     let mut events = Some(events);
     while !core.tasks.is_stopping() {
         let ended = async {
-            match events.take() {
-                Some(events) => follow(&core, events).await,
-                None => {
-                    let events = listen(&core).await?;
-                    all(&core).await;
-                    follow(&core, events).await
-                }
-            }
+            let events = match events.take() {
+                Some(events) => events,
+                None => listen_again(&core).await?,
+            };
+            follow(&core, events).await
         };
         tokio::select! {
             () = core.tasks.stopped() => return,
@@ -93,6 +90,13 @@ pub(crate) async fn follow_others(core: Arc<Core>, events: Heard) {
             () = tokio::time::sleep(RETRY) => {}
         }
     }
+}
+
+/// Listens again, and sees what was missed meanwhile.
+async fn listen_again(core: &Arc<Core>) -> Result<Heard> {
+    let events = listen(core).await?;
+    all(core).await;
+    Ok(events)
 }
 
 async fn follow(core: &Arc<Core>, mut events: Heard) -> Result<()> {

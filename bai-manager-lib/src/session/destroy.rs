@@ -32,7 +32,7 @@ impl SessionService {
         let skipped = |error: &Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Forbidden);
         let mut ending = Vec::new();
         // Dependents first: the end of what they wait for would cancel them.
-        for id in self.with_dependents(&session).into_iter().rev() {
+        for id in self.dependents_first(&session) {
             match self.begin_end(id, forced).await {
                 Ok(session) => ending.push(session),
                 Err(error) if skipped(&error) => {}
@@ -42,19 +42,25 @@ impl SessionService {
         Ok(join_all(ending.into_iter().rev().map(|session| self.see_out(session))).await)
     }
 
-    /// The session and the living ones that depend on it, transitively.
-    fn with_dependents(&self, session: &Session) -> Vec<SessionId> {
+    /// The living sessions that depend on `session`, transitively, and last itself: each before what it depends on.
+    fn dependents_first(&self, session: &Session) -> Vec<SessionId> {
         let same_owner = |other: &Arc<Session>| other.owner.access_key == session.owner.access_key;
         let others: Vec<_> = self.core.registry.all().into_iter().filter(same_owner).collect();
-        let mut found = vec![session.id];
-        let mut seen = HashSet::from([session.id]);
-        let mut next = 0;
-        while let Some(id) = found.get(next).copied() {
-            next += 1;
-            let dependents = others.iter().filter(|other| other.spec.dependencies.contains(&id));
-            found.extend(dependents.map(|other| other.id).filter(|id| seen.insert(*id)));
+        let mut order = Vec::new();
+        let mut seen = HashSet::new();
+        let mut open = vec![(session.id, false)];
+        while let Some((id, expanded)) = open.pop() {
+            if expanded {
+                order.push(id);
+                continue;
+            }
+            if seen.insert(id) {
+                open.push((id, true));
+                let dependents = others.iter().filter(|other| other.spec.dependencies.contains(&id));
+                open.extend(dependents.map(|other| (other.id, false)));
+            }
         }
-        found
+        order
     }
 
     async fn begin_end(&self, id: SessionId, forced: bool) -> Result<Arc<Session>> {
