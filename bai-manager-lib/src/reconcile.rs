@@ -6,8 +6,8 @@
 //! | `queue` | kernels of one agent with its last report | creates, starts, ends, collects, forgets kernels there |
 //! | `follow` | a report with the records | moves kernels and sessions on |
 //! | `sweep` | ages of states and reports with the deadlines | requeues, cancels, declares dead |
-//! | [`publish`] | events not yet published | publishes them |
-//! | [`resync`] | memory with a store that others write to | reloads |
+//! | `publish` | events not yet published | publishes them |
+//! | `resync` | memory with a store that others write to | reloads |
 
 pub(crate) mod callback;
 pub(crate) mod command;

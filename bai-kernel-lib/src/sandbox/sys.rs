@@ -180,7 +180,7 @@ pub(super) fn lower_limit(resource: nix::sys::resource::Resource, value: u64) ->
 
 /// Brings the loopback device of a new network namespace up.
 pub(super) fn loopback_up() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     // SAFETY: an ifreq of zeroes is valid; the name stays terminated; the ioctls read and write that structure.
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();
