@@ -50,7 +50,7 @@ pub(super) fn shell(kernel: &Kernel, code: &str, sink: &mut Sink<'_>) -> io::Res
     let source_path = quoted(&source.path().to_string_lossy());
     let save = quoted(&format!("export -p >{state}"));
     let script = format!(
-        "if [ -f {state} ]; then . {state} 2>/dev/null; cd -- \"$PWD\" 2>/dev/null; fi\n\
+        "if [ -f {state} ]; then . {state} 2>&-; cd -- \"$PWD\" 2>&-; fi\n\
          trap {save} EXIT\n\
          . {source_path}\n"
     );

@@ -3,7 +3,9 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     os::{
         fd::{AsRawFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt,
@@ -19,6 +21,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         eventfd::{EfdFlags, EventFd},
+        memfd::{MFdFlags, memfd_create},
         signal::{SigSet, Signal, kill, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
@@ -232,7 +235,7 @@ impl Launcher {
     /// A command that will run as the user: own session, no standard input, nothing inherited but `inherit`.
     pub(super) fn command(&self, argv: &[OsString], inherit: &[&OwnedFd]) -> Command {
         let mut command = Command::new(&argv[0]);
-        command.args(&argv[1..]).stdin(Stdio::null()).env_clear();
+        command.args(&argv[1..]).stdin(nothing()).env_clear();
         command.envs(self.environ.iter().map(|(name, value)| (name, value)));
         let work_dir = &self.work_dir;
         command.current_dir(if work_dir.is_dir() { work_dir.as_path() } else { "/".as_ref() });
@@ -261,6 +264,13 @@ pub(super) fn keep_descriptors() {
             }
         }
     }
+}
+
+/// Standard input of user code: the null device, or in an image without one an empty file.
+fn nothing() -> Stdio {
+    let null = File::open("/dev/null").map(Stdio::from);
+    null.or_else(|_| Ok(memfd_create(c"empty", MFdFlags::MFD_CLOEXEC)?.into()))
+        .unwrap_or_else(|_: Errno| Stdio::null())
 }
 
 /// Turns the forked child into a process of the user.

@@ -166,6 +166,7 @@ fn an_empty_image_runs_static_programs() {
 fn the_binary_is_small() {
     let size = fs::metadata(binary()).unwrap().len();
     println!("{size} bytes");
-    assert!(size < 1_500_000, "{size}");
+    // An empty program linked like this has 1.1 MB: the static C library and the Rust runtime.
+    assert!(size < 1_800_000, "{size}");
     assert!(binary().starts_with(Path::new(env!("CARGO_TARGET_TMPDIR"))));
 }
