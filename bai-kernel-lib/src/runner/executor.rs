@@ -196,3 +196,55 @@ fn cannot_run(program: &OsString, error: &io::Error, sink: &mut Sink<'_>) -> Exi
     let _ = sink.write(Stream::Stderr, text.as_bytes());
     Exit::code(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        config::RunnerConfig,
+        protocol::{LENGTH_BYTES, RunnerFrame},
+        runner::supervise::supervised,
+    };
+
+    fn query(run_id: &str) -> Run {
+        Run { run_id: run_id.into(), work: Work::Query { code: "1".into(), strict_exit: false } }
+    }
+
+    #[test]
+    fn a_run_that_a_panic_cut_short_is_reported_and_the_next_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let language = RuntimeType::Other("none".into());
+        let mut config = RunnerConfig::new(dir.path().join("s"), "t", language);
+        config.runtime_dir = Some(dir.path().join("run"));
+        let kernel = Arc::new(Kernel::new(config).unwrap());
+        kernel.runs.submit(query("cut")).unwrap();
+        kernel.runs.submit(query("next")).unwrap();
+        let (shared, mut driver, mut healthy) = (Arc::clone(&kernel), None, false);
+        let body = move || {
+            if !healthy {
+                healthy = true;
+                shared.runs.next();
+                panic!("injected");
+            }
+            run(&shared, &mut driver);
+        };
+        supervised("executor", body).unwrap();
+        kernel.outbox.attach(1);
+        let (mut batch, mut finished) = (Vec::new(), Vec::new());
+        while finished.len() < 2 {
+            assert!(kernel.outbox.next_batch(1, &mut batch));
+            for frame in &batch {
+                if let RunnerFrame::Event { event: Event::Finished { run_id, exit_code, .. }, .. } =
+                    RunnerFrame::decode(&frame[LENGTH_BYTES..]).unwrap()
+                {
+                    finished.push((run_id, exit_code));
+                }
+            }
+        }
+        assert_eq!(finished, [("cut".to_owned(), RUNNER_FAULT), ("next".to_owned(), 127)]);
+        kernel.runs.wait_finished(Duration::from_secs(10));
+        assert_eq!(kernel.runs.active(), None);
+    }
+}

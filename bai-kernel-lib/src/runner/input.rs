@@ -92,8 +92,9 @@ impl Input {
         answered
     }
 
-    /// A run ended: nobody waits any more.
+    /// No run is active: nobody waits, and scripts that ask are told that there is no input.
     pub(super) fn reset(&self) {
+        let _ = self.event.read();
         *lock(&self.pending) = None;
         lock(&self.questions).clear();
     }

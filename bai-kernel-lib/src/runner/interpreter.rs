@@ -188,7 +188,8 @@ impl Driver {
     /// Waits for something to do while no cell is running, and does it once.
     pub(super) fn idle(&mut self, kernel: &Kernel, sink: &mut Sink<'_>) -> io::Result<()> {
         let control = if self.control_closed { self.process.event() } else { self.control.as_fd() };
-        self.outputs.wait([kernel.runs.event(), self.process.event(), control], sink)?;
+        let others = [kernel.runs.event(), kernel.input.event(), self.process.event(), control];
+        self.outputs.wait(others, sink)?;
         self.receive(kernel, sink).map(drop)
     }
 

@@ -310,6 +310,26 @@ fn output_between_cells_belongs_to_none() {
 }
 
 #[test]
+fn an_idle_runner_sleeps() {
+    let (runner, mut agent) = python();
+    // A script that asks while no run is active is told that there is no input, and nobody spins over it.
+    let script = "import builtins\nprint(repr(input('? ')))";
+    runner.write("ask.py", script);
+    let launch = "import os, subprocess, sys\nbatch = dict(os.environ, _BACKEND_BATCH_MODE='1')\n\
+                 p = subprocess.Popen(['sh', '-c', f'sleep 0.2; {sys.executable} ask.py'], env=batch)";
+    agent.query(launch);
+    until(|| runner.log().contains("? ''").then_some(()));
+    let cpu = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", runner.pid())).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().map(str::to_owned).collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = cpu();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(cpu() - before <= 2, "it used {} ticks of a second", cpu() - before);
+}
+
+#[test]
 fn huge_code_and_odd_characters_arrive() {
     let (_runner, mut agent) = python();
     let text = "x".repeat(5 << 20);
