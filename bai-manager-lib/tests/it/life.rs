@@ -174,3 +174,49 @@ async fn renaming_needs_a_running_session_and_a_free_good_name() {
     let error = manager.sessions().rename(&world.scope, "second-name", "third-name").await.unwrap_err();
     assert_eq!(error.code().id(), "BAI-S005");
 }
+
+/// Serves HTTP until `count` requests have come, and returns their bodies.
+async fn receive(listener: tokio::net::TcpListener, count: usize) -> Vec<serde_json::Value> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut bodies = Vec::new();
+    while bodies.len() < count {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut text = String::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let read = stream.read(&mut buffer).await.unwrap();
+            text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+            if let Some((_, body)) = text.split_once("\r\n\r\n")
+                && let Ok(body) = serde_json::from_str(body)
+            {
+                bodies.push(body);
+                break;
+            }
+            assert!(read > 0, "the request is cut off: {text}");
+        }
+        let reply = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+        stream.write_all(reply.as_bytes()).await.unwrap();
+    }
+    bodies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_callback_url_is_told_about_the_session() {
+    let world = World::new(&[4]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut request = batch("calls-back", "true");
+    request.callback_url = Some(format!("http://{}/hook", listener.local_addr().unwrap()));
+    request.enqueue_only = true;
+    let receiver = tokio::spawn(receive(listener, 7));
+    let session = world.create(request).await.unwrap();
+    let bodies = tokio::time::timeout(std::time::Duration::from_secs(10), receiver).await.unwrap().unwrap();
+    let mut events: Vec<_> = bodies.iter().map(|body| body["event"].as_str().unwrap()).collect();
+    events.sort_unstable();
+    let expected = ["enqueued", "preparing", "scheduled", "started", "success", "terminated", "terminating"];
+    assert_eq!(events, expected);
+    for body in bodies {
+        assert_eq!(body["type"], "session_lifecycle");
+        assert_eq!(body["session_id"], session.id.to_string());
+        assert!(body["when"].is_string());
+    }
+}
