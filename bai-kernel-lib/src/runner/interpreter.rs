@@ -166,6 +166,7 @@ impl Driver {
         sink: &mut Sink<'_>,
     ) -> io::Result<Exit> {
         self.cell += 1;
+        kernel.interpreter.set(InterpreterState::Busy);
         // A driver that has just died cannot be written to; the loop below finds out why.
         let _ = send(&self.control, &ToDriver::Exec { cell: self.cell, code, strict });
         loop {
@@ -265,9 +266,10 @@ impl Driver {
         // Whatever was written before the message goes before what the message causes.
         self.outputs.drain(sink)?;
         match message.op.as_str() {
-            "hello" => kernel.interpreter.set(InterpreterState::Idle),
+            "hello" if kernel.interpreter.state() == InterpreterState::Starting => {
+                kernel.interpreter.set(InterpreterState::Idle);
+            }
             "begin" if message.cell == self.cell => {
-                kernel.interpreter.set(InterpreterState::Busy);
                 kernel.runs.set_target(&kernel.processes, Some(&self.process));
             }
             "done" if message.cell == self.cell => {

@@ -69,7 +69,8 @@ fn busy_and_waiting_cells_are_interrupted() {
         let outcome = agent.finish(run_id);
         assert!(outcome.stderr.contains("Interrupted"), "{outcome:?}");
     }
-    assert_eq!(agent.query("1 + 1").stdout, "2\n", "an interval that goes on keeps no later cell");
+    // The interval goes on, and keeps no later cell.
+    assert!(agent.query("'next cell'").stdout.contains("'next cell'\n"));
 }
 
 #[test]
