@@ -242,13 +242,13 @@ impl Inner {
         }
     }
 
+    /// The caller holds the kernel's lock.
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
         if !self.capability.isolates {
             let why = self.capability.gaps.last().cloned().unwrap_or_default();
             return Err(Error::new(ErrorKind::Unsupported, why));
         }
         let environment = self.environment(&spec.image)?;
-        let _guard = self.lock(spec.kernel.id).await;
         if let Some(found) = self.settle(spec).await? {
             return Ok(found.started());
         }
@@ -373,8 +373,14 @@ impl KernelBackend for ProcessBackend {
     }
 
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
+        // Taken before the start goes its own way: a stop that follows a dropped start waits for it.
+        let guard = self.0.lock(spec.kernel.id).await;
         let (inner, spec) = (Arc::clone(&self.0), spec.clone());
-        detached(async move { inner.start(&spec).await }).await
+        detached(async move {
+            let _guard = guard;
+            inner.start(&spec).await
+        })
+        .await
     }
 
     async fn stop(&self, kernel: KernelRef, grace: Duration) -> Result<()> {

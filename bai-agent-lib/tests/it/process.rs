@@ -3,6 +3,7 @@
 
 mod agent;
 mod client;
+mod conformance;
 mod hostile;
 mod kernel;
 mod lifecycle;
