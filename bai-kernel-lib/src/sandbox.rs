@@ -8,7 +8,7 @@
 //! The agent writes a [`SandboxSpec`] and starts `bai-krunner sandbox SPEC`. Both processes are independent of the
 //! agent from then on: its end, even by SIGKILL, does not touch them. Two files in the state directory let any later
 //! agent find the sandbox again: [`SandboxRecord`] (`sandbox.json`) while it runs and [`ExitRecord`] (`exit.json`) once
-//! it has ended.
+//! it has ended. A sandbox whose record was deleted under it ends by itself: nobody could find it again.
 //!
 //! What the sandbox shows of the host is a list of what is *allowed* (system programs, the interpreter's own
 //! directory), never the whole of it, so nothing has to be hidden one by one. Mount and pid namespaces are required;

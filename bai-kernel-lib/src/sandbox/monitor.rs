@@ -14,7 +14,7 @@ use nix::{
         signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid},
+    unistd::{Gid, Pid, Uid, alarm, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid},
 };
 
 use super::{
@@ -79,7 +79,7 @@ fn start(spec_file: &Path) -> io::Result<Sandbox> {
 
 /// Signals the monitor takes one by one.
 fn watched() -> SigSet {
-    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGALRM].into_iter().collect()
 }
 
 /// Forks PID 1. A host that refuses the namespaces to us as we are may still give them with a user namespace.
@@ -189,8 +189,17 @@ impl Sandbox {
     /// Waits for the end, passing SIGTERM on meanwhile.
     fn wait(&self) -> io::Result<()> {
         let signals = watched();
+        let mut missing = 0;
+        alarm::set(self.spec.look_seconds.max(1));
         loop {
             match signals.wait() {
+                Ok(Signal::SIGALRM) => {
+                    missing = if self.is_recorded() { 0 } else { missing + 1 };
+                    if missing == 2 {
+                        let _ = kill(self.pid, Signal::SIGKILL);
+                    }
+                    alarm::set(self.spec.look_seconds.max(1));
+                }
                 Ok(Signal::SIGTERM | Signal::SIGINT) => drop(kill(self.pid, Signal::SIGTERM)),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -203,6 +212,12 @@ impl Sandbox {
             let exit = ExitRecord { code, signal, oom: self.out_of_memory() };
             return write_json(&self.spec.state_dir.join(EXIT_FILE), &exit);
         }
+    }
+
+    /// Whether an agent could still find this sandbox. Only a plain "no" counts, not a disk that fails.
+    fn is_recorded(&self) -> bool {
+        let record = fs::metadata(self.spec.state_dir.join(RECORD_FILE));
+        !record.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether the memory limit ever killed something in the sandbox.

@@ -66,6 +66,10 @@ pub struct SandboxSpec {
     /// Protections that the agent already knows to be missing; they come first in the record's list.
     #[serde(default)]
     pub gaps: Vec<String>,
+    /// Seconds between looks at the record. A sandbox whose record is missing twice, because the data directory was
+    /// deleted, could never be found again and is ended. Default 60.
+    #[serde(default = "default_look_seconds")]
+    pub look_seconds: u32,
 }
 
 /// A directory or file of the host at a place inside.
@@ -236,6 +240,10 @@ const fn default_tmp_bytes() -> u64 {
 
 const fn default_shm_bytes() -> u64 {
     64 << 20
+}
+
+const fn default_look_seconds() -> u32 {
+    60
 }
 
 #[cfg(test)]

@@ -97,6 +97,7 @@ pub(super) fn sandbox_spec(
         rlimits: rlimits(options, &spec.limits, limited),
         labels: found::labels(spec),
         gaps: group.gaps,
+        look_seconds: 60,
     }
 }
 
@@ -184,6 +185,7 @@ async fn probe_in(dir: &Path, options: &ProcessOptions, group: io::Result<Group>
         rlimits: Rlimits::default(),
         labels: BTreeMap::new(),
         gaps: group.gaps,
+        look_seconds: 60,
     };
     let mut monitor = launch(&options.runner, &spec).await?;
     let _ = tokio::time::timeout(BUILD_TIMEOUT, monitor.wait()).await;

@@ -1,11 +1,12 @@
 //! A host with a back end, and kernels on it.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bai_agent_lib::backend::process::{ProcessBackend, ProcessOptions, RUNNER_CONFIG, RUNNER_SOCKET};
 use bai_core::id::{KernelId, SessionId};
@@ -139,10 +140,23 @@ impl Drop for Host {
         for (_, mount) in bai_agent_lib::cgroup::v1_mounts(&mounts) {
             let parent = mount.join("bai-test");
             let groups = fs::read_dir(parent.join(&self.agent)).into_iter().flatten().flatten();
-            for dir in groups.map(|group| group.path()).chain([parent.join(&self.agent), parent]) {
-                let _ = fs::remove_dir(dir);
+            for dir in groups.map(|group| group.path()).chain([parent.join(&self.agent)]) {
+                remove_group(&dir);
             }
+            // Other tests may still use it.
+            let _ = fs::remove_dir(parent);
         }
+    }
+}
+
+/// A group is busy until its last process has been reaped.
+fn remove_group(dir: &Path) {
+    let give_up = Instant::now() + Duration::from_secs(2);
+    while fs::remove_dir(dir).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+        if Instant::now() > give_up {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -33,6 +33,7 @@ fn spec(dir: &Path, script: &str) -> SandboxSpec {
         rlimits: Rlimits { nofile: Some(64), ..Rlimits::default() },
         labels: BTreeMap::new(),
         gaps: vec!["told before".into()],
+        look_seconds: 60,
     }
 }
 
@@ -122,4 +123,17 @@ fn no_mount_follows_a_link_that_the_user_made() {
         assert!(refused(&spec).contains(target));
     }
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "nothing was made behind the link");
+}
+
+#[test]
+fn a_sandbox_that_nobody_could_find_again_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = SandboxSpec { look_seconds: 1, ..spec(dir.path(), "sleep 600") };
+    let (mut monitor, answer) = start(&spec);
+    assert_eq!(answer, "ready\n");
+    let record = SandboxRecord::load(&spec.state_dir).unwrap();
+    assert!(record.is_alive());
+    fs::remove_dir_all(&spec.state_dir).unwrap();
+    assert_eq!(monitor.wait().unwrap().code(), Some(1), "there is no place to write the end to");
+    assert!(!record.is_alive());
 }
