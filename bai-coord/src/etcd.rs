@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bai_core::error::{Error, Result, code};
 
-use api::Api;
+use api::{Api, KeyRange};
 
 /// How a cluster uses an etcd server.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ use api::Api;
 pub struct EtcdOptions {
     /// What all keys start with, so that clusters can share a server; `/bai/` by default.
     pub prefix: String,
-    /// Deadline of one call; five seconds by default.
+    /// Deadline of one call, whatever members are tried; five seconds by default.
     pub timeout: Duration,
 }
 
@@ -38,14 +38,15 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Connects to the members at `endpoints` (`http://host:port`), which are tried in turn.
+    /// Connects to the members at `endpoints` (`http://host:port`), which are tried in turn:
+    /// a member that cannot be reached, or does not answer in time, is passed over by later calls.
     ///
     /// # Errors
     /// `Invalid` for malformed endpoints, `Unavailable` when no member can be reached.
     pub async fn connect(endpoints: &[String], options: EtcdOptions) -> Result<Self> {
         let api = Api::new(endpoints, options.timeout)?;
         let etcd = Self { api: Arc::new(api), prefix: options.prefix.into() };
-        etcd.range(etcd.config_range("")).await?;
+        etcd.range(KeyRange::only(&etcd.config_key(""))).await?;
         Ok(etcd)
     }
 }

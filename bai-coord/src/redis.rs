@@ -1,14 +1,17 @@
 //! Events and counters on Redis 5 or later.
 
+mod connection;
 mod counter;
 mod events;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::{Client, RedisError};
 use bai_core::error::{Error, Result, code};
+
+use connection::Shared;
 
 /// Deadline of one call.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,10 +34,12 @@ impl Default for RedisOptions {
 
 /// A Redis server as [`Events`](bai_core::port::Events) and [`Counter`](bai_core::port::Counter). Clones share one connection;
 /// each subscription has its own.
+///
+/// A call fails with `Unavailable` after five seconds at most, or when the connection breaks; the next one connects again.
+/// Such a call may have had its effect all the same.
 #[derive(Clone)]
 pub struct Redis {
-    client: Client,
-    connection: ConnectionManager,
+    shared: Arc<Shared>,
     options: RedisOptions,
 }
 
@@ -47,12 +52,12 @@ impl Redis {
         // The URL may hold a password: it appears in no message.
         let client = Client::open(url)
             .map_err(|error| Error::of(code::CONFIG_INVALID, "not a valid Redis URL").source(error))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT))
-            .set_number_of_retries(1); // retrying is for the callers
-        let connection = ConnectionManager::new_with_config(client.clone(), config).await.map_err(failed)?;
-        Ok(Self { client, connection, options })
+        let redis = Self { shared: Arc::new(Shared::new(client)), options };
+        redis
+            .shared
+            .call(async |mut connection| ::redis::cmd("PING").exec_async(&mut connection).await)
+            .await?;
+        Ok(redis)
     }
 
     /// A key of this cluster. All of one kind are on one node of a sharded server: the scripts touch several.

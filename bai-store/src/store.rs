@@ -8,6 +8,9 @@ use bai_core::clock::{Clock, SystemClock};
 use bai_core::error::Result;
 use bai_core::secret::Secret;
 
+#[cfg(feature = "sqlite")]
+use parking_lot::Mutex;
+
 use crate::cipher::Cipher;
 use crate::config::Watchers;
 use crate::db::Db;
@@ -53,7 +56,7 @@ pub(crate) struct Inner {
     /// No other process writes to the database.
     pub(crate) exclusive: bool,
     #[cfg(feature = "sqlite")]
-    _lock: Option<FileLock>,
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl Store {
@@ -109,13 +112,16 @@ impl Store {
             watchers: Watchers::new(),
             exclusive,
             #[cfg(feature = "sqlite")]
-            _lock: lock,
+            lock: Mutex::new(lock),
         })))
     }
 
-    /// Closes all connections, after what they are doing. Calls after that are `Unavailable`.
+    /// Closes all connections, after what they are doing, and lets another store open the database. Calls after that are
+    /// `Unavailable`.
     pub async fn close(&self) {
         self.0.db.close().await;
+        #[cfg(feature = "sqlite")]
+        drop(self.0.lock.lock().take());
     }
 
     pub(crate) fn db(&self) -> &Db {

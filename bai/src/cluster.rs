@@ -10,6 +10,7 @@ use bai_client::{Client, Credentials, InProcess};
 use bai_core::{Error, Result, error::code};
 use bai_manager_lib::Manager;
 use bai_manager_lib::gateway::{self, GatewayOptions};
+use bai_store::Store;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,7 @@ pub use server::Server;
 #[derive(Debug)]
 pub struct Cluster {
     manager: Manager,
+    store: Store,
     node: Node,
     router: Router,
     credentials: Credentials,
@@ -72,7 +74,8 @@ impl Cluster {
         write_environment(&self.data, endpoint, self.credentials.access_key(), self.credentials.secret_key())
     }
 
-    /// Ends every session of an ephemeral cluster, stops serving, and ends all background work. Kernels of a kept data directory
+    /// Ends every session of an ephemeral cluster, stops serving, ends all background work, and closes the store: calls of clients
+    /// that are still around fail from then on. Kernels of a kept data directory
     /// go on running.
     pub async fn shutdown(self) {
         if self.ephemeral.is_some() {
@@ -81,6 +84,7 @@ impl Cluster {
         self.stop.cancel();
         self.node.agent.shutdown().await;
         self.manager.shutdown().await;
+        self.store.close().await; // clients may still hold the manager, and with it the database
     }
 
     /// Nothing of an ephemeral cluster may outlive it.

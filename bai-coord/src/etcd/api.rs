@@ -6,21 +6,28 @@ use std::time::Duration;
 use bai_core::error::{Error, Result, code};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::failed;
 
+/// How often an idle connection is tried. One that fails three times is lost.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
 /// The members of an etcd cluster.
 pub(super) struct Api {
     client: Client,
     endpoints: Vec<Url>,
-    /// The endpoint that answered last.
+    /// The endpoint that is asked first.
     current: AtomicUsize,
     timeout: Duration,
 }
+
+/// One of the endpoints.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member(usize);
 
 /// Keys from `start` to before `end`, or only `start`.
 #[derive(Debug, Clone)]
@@ -92,13 +99,16 @@ impl Api {
             url.ok_or_else(|| invalid("not a valid etcd endpoint").with("endpoint", endpoint))
         });
         let endpoints: Vec<_> = parsed.collect::<Result<_>>()?;
-        if endpoints.is_empty() {
-            return Err(invalid("no etcd endpoint is given"));
-        }
+        let attempts = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+        // Members that do not even accept a connection leave time for the others within one deadline.
+        let connect_timeout =
+            timeout.checked_div(attempts).ok_or_else(|| invalid("no etcd endpoint is given"))?;
         let _ = rustls::crypto::ring::default_provider().install_default(); // fails when there is one already
         let client = Client::builder()
-            .connect_timeout(timeout)
-            .tcp_keepalive(Duration::from_secs(15))
+            .connect_timeout(connect_timeout)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_keepalive_interval(KEEPALIVE)
+            .tcp_keepalive_retries(3)
             .build()
             .map_err(|error| failed("the HTTP client cannot be built").source(error))?;
         Ok(Self { client, endpoints, current: AtomicUsize::new(0), timeout })
@@ -106,45 +116,79 @@ impl Api {
 
     /// One call with one answer.
     pub(super) async fn call<T: DeserializeOwned>(&self, path: &str, request: &Value) -> Result<T> {
-        let response = self.send(path, request, Some(self.timeout)).await?;
-        response.json().await.map_err(|error| failed("etcd's answer cannot be read").source(error))
+        let answer = async { self.send(path, request).await?.1.json().await.map_err(unreachable) };
+        self.in_time(answer).await
     }
 
-    /// A call whose answer has no end.
-    pub(super) async fn stream(&self, path: &str, request: &Value) -> Result<Response> {
-        self.send(path, request, None).await
+    /// A call whose answer has no end, and the member that gives it. The caller awaits it within the deadline.
+    pub(super) async fn stream(&self, path: &str, request: &Value) -> Result<(Member, Response)> {
+        self.send(path, request).await
+    }
+
+    /// Whether that member answers, which it can only as long as it sees a majority of the others.
+    pub(super) async fn probe(&self, member: Member) -> Result<()> {
+        let request = KeyRange::only("\0").request();
+        let call = self.post(member, "/v3/kv/range", &request)?.timeout(self.timeout);
+        accepted(call.send().await.map_err(unreachable)?).await.map(drop)
+    }
+
+    /// Ends work at the deadline. The member that was late is not asked first the next time.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let member = self.member();
+        tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            self.pass_over(member);
+            Err(failed("etcd did not answer in time"))
+        })
+    }
+
+    /// Lets the next call begin with another member.
+    pub(super) fn pass_over(&self, member: Member) {
+        let next = (member.0 + 1) % self.endpoints.len();
+        // Fails when another call has done so.
+        let _ = self.current.compare_exchange(member.0, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn member(&self) -> Member {
+        Member(self.current.load(Ordering::Relaxed))
+    }
+
+    fn post(&self, member: Member, path: &str, request: &Value) -> Result<RequestBuilder> {
+        let url = self.endpoints[member.0].join(path);
+        Ok(self.client.post(url.map_err(|error| failed("not a valid path").source(error))?).json(request))
     }
 
     /// Tries the members in turn, as long as they cannot be reached: a request that was sent is not sent again.
-    async fn send(&self, path: &str, request: &Value, timeout: Option<Duration>) -> Result<Response> {
-        let first = self.current.load(Ordering::Relaxed);
-        let mut last_error = None;
-        for offset in 0..self.endpoints.len() {
-            let index = (first + offset) % self.endpoints.len();
-            let url =
-                self.endpoints[index].join(path).map_err(|error| failed("not a valid path").source(error))?;
-            let mut call = self.client.post(url).json(request);
-            if let Some(timeout) = timeout {
-                call = call.timeout(timeout);
-            }
-            match call.send().await {
-                Ok(response) => {
-                    self.current.store(index, Ordering::Relaxed);
-                    return accepted(response).await;
+    async fn send(&self, path: &str, request: &Value) -> Result<(Member, Response)> {
+        let mut last_error = failed("no etcd endpoint is given");
+        for _ in &self.endpoints {
+            let member = self.member();
+            let answer = match self.post(member, path, request)?.send().await {
+                Ok(response) => accepted(response).await,
+                Err(error) if error.is_connect() => {
+                    self.pass_over(member);
+                    last_error = unreachable(error);
+                    continue;
                 }
-                Err(error) if error.is_connect() => last_error = Some(error),
-                Err(error) => return Err(unreachable(error)),
+                Err(error) => Err(unreachable(error)),
+            };
+            if answer.as_ref().is_err_and(|error| error.code() == code::COORD_FAILED) {
+                self.pass_over(member);
             }
+            return Ok((member, answer?));
         }
-        Err(last_error.map_or_else(|| failed("no etcd endpoint is given"), unreachable))
+        Err(last_error)
     }
 }
 
 fn unreachable(error: reqwest::Error) -> Error {
-    if error.is_timeout() {
-        return Error::of(code::COORD_FAILED, "etcd did not answer in time").source(error);
-    }
-    failed("etcd cannot be reached").source(error)
+    let message = if error.is_timeout() {
+        "etcd did not answer in time"
+    } else if error.is_decode() {
+        "etcd's answer cannot be read"
+    } else {
+        "etcd cannot be reached"
+    };
+    failed(message).source(error)
 }
 
 async fn accepted(response: Response) -> Result<Response> {

@@ -79,11 +79,11 @@ impl ConfigStore for Etcd {
 }
 
 impl Etcd {
-    fn config_key(&self, key: &str) -> String {
+    pub(super) fn config_key(&self, key: &str) -> String {
         format!("{}config/{key}", self.prefix)
     }
 
-    pub(super) fn config_range(&self, prefix: &str) -> KeyRange {
+    fn config_range(&self, prefix: &str) -> KeyRange {
         KeyRange::below(&self.config_key(prefix))
     }
 

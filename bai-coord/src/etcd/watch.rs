@@ -11,11 +11,14 @@ use reqwest::Response;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Header, KeyRange, KeyValue, number};
+use super::api::{Header, KeyRange, KeyValue, Member, number};
 use super::{Etcd, failed};
 
 /// Pause before a lost watch is taken up.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Silence after which the member is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Longest line that is taken: far more than etcd allows for a transaction.
 const MAX_LINE: usize = 64 << 20;
@@ -70,11 +73,19 @@ impl Watcher {
     async fn start(&mut self) -> Result<()> {
         let mut create = self.range.request();
         create["start_revision"] = self.next_revision.to_string().into();
-        let response = self.etcd.api.stream("/v3/watch", &json!({ "create_request": create })).await?;
-        let mut lines = Lines { response, buffer: BytesMut::new() };
-        let first = lines.next().await?;
-        if !first.created {
-            return Err(failed("etcd did not start the watch"));
+        // Now and then the server tells its revision even if nothing happens, so that ours is not compacted away.
+        create["progress_notify"] = true.into();
+        let request = json!({ "create_request": create });
+        let api = &self.etcd.api;
+        let started = async {
+            let (member, response) = api.stream("/v3/watch", &request).await?;
+            let mut lines = Lines { member, response, buffer: BytesMut::new() };
+            let first = lines.next().await?;
+            Ok((lines, first))
+        };
+        let (lines, first) = api.in_time(started).await?;
+        if !first.created || first.canceled {
+            return self.ended(&first);
         }
         if self.next_revision == 0 {
             self.next_revision = first.header.revision + 1;
@@ -89,7 +100,9 @@ impl Watcher {
                 return change;
             }
             if let Err(error) = self.read().await {
-                self.lines = None;
+                if let Some(lines) = self.lines.take() {
+                    self.etcd.api.pass_over(lines.member);
+                }
                 return Err(error);
             }
         }
@@ -101,13 +114,18 @@ impl Watcher {
             self.start().await?;
         }
         let Some(lines) = &mut self.lines else { return Ok(()) };
-        let reply = lines.next().await?;
-        if reply.compact_revision > 0 {
-            self.next_revision = 0;
-            return Err(Error::of(code::EVENTS_LAGGED, "changes were lost"));
-        }
+        let Ok(reply) = tokio::time::timeout(SILENCE, lines.next()).await else {
+            return self.etcd.api.probe(lines.member).await;
+        };
+        self.take(reply?)
+    }
+
+    fn take(&mut self, reply: WatchReply) -> Result<()> {
         if reply.canceled {
-            return Err(failed("etcd ended the watch"));
+            return self.ended(&reply);
+        }
+        if reply.events.is_empty() && !reply.created {
+            self.next_revision = reply.header.revision + 1; // all before has been told
         }
         for event in reply.events {
             self.next_revision = event.kv.mod_revision + 1;
@@ -118,9 +136,19 @@ impl Watcher {
         }
         Ok(())
     }
+
+    /// A watch that came too late goes on with what the server still has.
+    fn ended(&mut self, reply: &WatchReply) -> Result<()> {
+        if reply.compact_revision > 0 {
+            self.next_revision = reply.compact_revision;
+            return Err(Error::of(code::EVENTS_LAGGED, "changes were lost"));
+        }
+        Err(failed("etcd ended the watch"))
+    }
 }
 
 struct Lines {
+    member: Member,
     response: Response,
     buffer: BytesMut,
 }

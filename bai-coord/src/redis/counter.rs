@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bai_core::error::Result;
 use bai_core::port::Counter;
 
-use super::{Redis, failed};
+use super::Redis;
 
 /// Slices of a window. The one in progress comes on top, so that no hit is dropped too early.
 const SLICES: u64 = 15;
@@ -54,8 +54,9 @@ impl Counter for Redis {
     }
 
     async fn reset(&self, key: &str) -> Result<()> {
-        let mut connection = self.connection.clone();
-        ::redis::cmd("DEL").arg(self.counter_key(key)).exec_async(&mut connection).await.map_err(failed)
+        let mut command = ::redis::cmd("DEL");
+        command.arg(self.counter_key(key));
+        self.shared.call(async |mut connection| command.exec_async(&mut connection).await).await
     }
 }
 
@@ -65,10 +66,9 @@ impl Redis {
     }
 
     async fn roll(&self, key: &str, window: Duration, hits: u32) -> Result<u64> {
-        let mut connection = self.connection.clone();
-        let mut call = ROLL.prepare_invoke();
-        call.key(self.counter_key(key)).arg(slice_of(window)).arg(SLICES).arg(hits);
-        call.invoke_async(&mut connection).await.map_err(failed)
+        let mut script = ROLL.prepare_invoke();
+        script.key(self.counter_key(key)).arg(slice_of(window)).arg(SLICES).arg(hits);
+        self.shared.call(async |mut connection| script.invoke_async(&mut connection).await).await
     }
 }
 

@@ -11,13 +11,15 @@ use bai_agent_lib::AgentOptions;
 use bai_client::Credentials;
 use bai_core::error::code;
 use bai_core::memory::{MemoryCounter, MemoryEvents, MemoryLease};
-use bai_core::port::AgentApi;
+use bai_core::port::agent::ReportReply;
+use bai_core::port::{AgentApi, AgentReport, ManagerApi};
 use bai_core::{Error, Result, SystemClock};
 use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::identity::Bootstrap;
 use bai_manager_lib::{Backends, Manager, ManagerOptions};
 use bai_store::{Options, Store};
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, router};
@@ -76,7 +78,8 @@ impl Builder {
         let secrets = Secrets::load_or_generate(&data)?;
         let store = Store::open_sqlite(data.join("bai.db"), Options::new(secrets.store_key()?)).await?;
         let dialer = Arc::new(LocalDialer::default());
-        let manager = Manager::start(backends(store), dialer.clone(), ManagerOptions::default()).await?;
+        let manager =
+            Manager::start(backends(store.clone()), dialer.clone(), ManagerOptions::default()).await?;
         let credential = manager
             .identities()
             .bootstrap(Bootstrap {
@@ -86,9 +89,10 @@ impl Builder {
                 secret_key: None,
             })
             .await?;
-        let node = start_node(&data, &self.runtime, self.cpu_overcommit, manager.clone()).await?;
+        let (registration, registered) = Registration::new(manager.clone());
+        let node = start_node(&data, &self.runtime, self.cpu_overcommit, registration).await?;
         *dialer.0.write() = Some(node.agent.clone());
-        registered(&manager).await?;
+        registered.done().await?;
         let stop = CancellationToken::new();
         Ok(Cluster {
             router: router(&manager, &stop),
@@ -97,6 +101,7 @@ impl Builder {
                 credential.keypair.secret_key.reveal().as_str(),
             ),
             manager,
+            store,
             node,
             data,
             stop,
@@ -121,7 +126,12 @@ fn backends(store: Store) -> Backends {
     }
 }
 
-async fn start_node(data: &Path, runtime: &Runtime, cpu_overcommit: u32, manager: Manager) -> Result<Node> {
+async fn start_node(
+    data: &Path,
+    runtime: &Runtime,
+    cpu_overcommit: u32,
+    manager: Registration,
+) -> Result<Node> {
     let mut options = AgentOptions::new("i-local", data.join("agent"));
     options.runner =
         bai_krunner_bin::install(&data.join("bin")).map_err(|cause| unusable(&data.join("bin"), cause))?;
@@ -129,16 +139,44 @@ async fn start_node(data: &Path, runtime: &Runtime, cpu_overcommit: u32, manager
     Node::start(runtime, options, Arc::new(manager)).await
 }
 
-/// Waits for the agent's first report, so that the first session finds it.
-async fn registered(manager: &Manager) -> Result<()> {
-    let arrived = async {
-        while manager.agents().list().is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+/// The manager, with an ear for the report that makes the agent's images known: from then on a session can be created.
+#[derive(Debug)]
+struct Registration {
+    manager: Manager,
+    done: watch::Sender<bool>,
+}
+
+/// The other end of a [`Registration`].
+struct Registered(watch::Receiver<bool>);
+
+impl Registration {
+    fn new(manager: Manager) -> (Self, Registered) {
+        let (done, wait) = watch::channel(false);
+        (Self { manager, done }, Registered(wait))
+    }
+}
+
+impl Registered {
+    async fn done(mut self) -> Result<()> {
+        match tokio::time::timeout(REGISTRATION, self.0.wait_for(|done| *done)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                Err(Error::of(code::AGENT_UNREACHABLE, "the agent of this process does not report"))
+            }
         }
-    };
-    tokio::time::timeout(REGISTRATION, arrived)
-        .await
-        .map_err(|_| Error::of(code::AGENT_UNREACHABLE, "the agent of this process does not report"))
+    }
+}
+
+#[async_trait]
+impl ManagerApi for Registration {
+    async fn report(&self, report: AgentReport) -> Result<ReportReply> {
+        let whole = report.images.is_some();
+        let reply = self.manager.report(report).await?;
+        if whole {
+            self.done.send_replace(true);
+        }
+        Ok(reply)
+    }
 }
 
 /// The directory to use, private to its owner, and its guard when it is to vanish.
