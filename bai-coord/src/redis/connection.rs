@@ -1,5 +1,6 @@
 //! The connection that the calls of all clones share.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -14,18 +15,20 @@ use super::{TIMEOUT, failed};
 pub(super) struct Shared {
     client: Client,
     slot: Mutex<Slot>,
+    /// Number of the last connection known to be lost, so that a late failure of an earlier one does not end its successor.
+    lost: AtomicU64,
 }
 
 #[derive(Default)]
 struct Slot {
     connection: Option<MultiplexedConnection>,
-    /// Number of the connection, so that a late failure of an earlier one does not end this one.
-    generation: u64,
+    /// Counts the connections from 1.
+    number: u64,
 }
 
 impl Shared {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, slot: Mutex::default() }
+        Self { client, slot: Mutex::default(), lost: AtomicU64::new(0) }
     }
 
     /// Runs a command with one deadline for all of it, connecting included.
@@ -35,11 +38,11 @@ impl Shared {
     ) -> Result<T> {
         let mut used = None;
         let answer = timeout(TIMEOUT, async {
-            let (connection, generation) = self.connection().await?;
-            used = Some(generation);
+            let (connection, number) = self.connection().await?;
+            used = Some(number);
             command(connection).await
         });
-        let (result, lost) = match answer.await {
+        let (error, lost) = match answer.await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => {
                 let lost = is_lost(&error);
@@ -47,10 +50,10 @@ impl Shared {
             }
             Err(_) => (Error::of(code::COORD_FAILED, "Redis did not answer in time"), true),
         };
-        if let Some(generation) = used.filter(|_| lost) {
-            self.forget(generation).await;
+        if let Some(number) = used.filter(|_| lost) {
+            self.lost.fetch_max(number, Ordering::Relaxed);
         }
-        Err(result)
+        Err(error)
     }
 
     /// A connection of its own, whose answers may take that long. Only connecting has the usual deadline.
@@ -63,20 +66,16 @@ impl Shared {
 
     async fn connection(&self) -> RedisResult<(MultiplexedConnection, u64)> {
         let mut slot = self.slot.lock().await;
-        if let Some(connection) = &slot.connection {
-            return Ok((connection.clone(), slot.generation));
+        if slot.number > self.lost.load(Ordering::Relaxed)
+            && let Some(connection) = &slot.connection
+        {
+            return Ok((connection.clone(), slot.number));
         }
+        slot.connection = None;
         let connection = self.connect(TIMEOUT).await?;
-        slot.generation += 1;
         slot.connection = Some(connection.clone());
-        Ok((connection, slot.generation))
-    }
-
-    async fn forget(&self, generation: u64) {
-        let mut slot = self.slot.lock().await;
-        if slot.generation == generation {
-            slot.connection = None;
-        }
+        slot.number += 1;
+        Ok((connection, slot.number))
     }
 }
 

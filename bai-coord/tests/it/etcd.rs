@@ -8,11 +8,18 @@ use bai_core::port::ConfigStore;
 use bai_testkit::Subject;
 use uuid::Uuid;
 
+mod compaction;
+mod lost;
+
 async fn open() -> Option<Etcd> {
     let url = bai_testkit::service_url("BAI_TEST_ETCD_URL")?;
+    Some(Etcd::connect(&[url], options()).await.unwrap())
+}
+
+fn options() -> EtcdOptions {
     let mut options = EtcdOptions::default();
     options.prefix = format!("/bai-test/{}/", Uuid::new_v4().simple());
-    Some(Etcd::connect(&[url], options).await.unwrap())
+    options
 }
 
 mod config_store {
@@ -41,9 +48,7 @@ mod lease {
 #[tokio::test]
 async fn members_that_are_down_are_passed_over() {
     let Some(url) = bai_testkit::service_url("BAI_TEST_ETCD_URL") else { return };
-    let mut options = EtcdOptions::default();
-    options.prefix = format!("/bai-test/{}/", Uuid::new_v4().simple());
-    let etcd = Etcd::connect(&["http://127.0.0.1:1".to_owned(), url], options).await.unwrap();
+    let etcd = Etcd::connect(&["http://127.0.0.1:1".to_owned(), url], options()).await.unwrap();
     etcd.put("key", "value").await.unwrap();
     assert!(etcd.delete("key").await.unwrap());
 }

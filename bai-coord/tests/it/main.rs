@@ -4,5 +4,7 @@
 
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(any(feature = "redis", feature = "etcd"))]
+mod proxy;
 #[cfg(feature = "redis")]
 mod redis;

@@ -12,13 +12,19 @@ use futures_util::StreamExt;
 use serde_json::json;
 use uuid::Uuid;
 
+mod lost;
+
 async fn open() -> Option<(Redis, String, String)> {
     let url = bai_testkit::service_url("BAI_TEST_REDIS_URL")?;
+    let prefix = format!("bai-test-{}", Uuid::new_v4().simple());
+    Some((Redis::connect(&url, options(&prefix)).await.unwrap(), url, prefix))
+}
+
+fn options(prefix: &str) -> RedisOptions {
     let mut options = RedisOptions::default();
-    options.prefix = format!("bai-test-{}", Uuid::new_v4().simple());
+    options.prefix = prefix.to_owned();
     options.kept_events = 100;
-    let prefix = options.prefix.clone();
-    Some((Redis::connect(&url, options).await.unwrap(), url, prefix))
+    options
 }
 
 async fn run(url: &str, command: &mut redis::Cmd) -> redis::Value {
@@ -78,48 +84,6 @@ async fn a_subscriber_learns_that_the_server_lost_its_data() {
     };
     assert_eq!((payload, lagged), (json!("anew"), 1));
     clean(url, prefix).await;
-}
-
-#[tokio::test]
-async fn a_subscriber_survives_the_loss_of_its_connection() {
-    let Some((redis, url, prefix)) = open().await else { return };
-    let mut stream = redis.subscribe(From::Now).await.unwrap();
-    redis.publish("session", &[json!(1)]).await.unwrap();
-    assert_eq!(stream.next().await.unwrap().unwrap().payload, json!(1));
-    let reading = tokio::spawn(async move {
-        let mut failures = 0;
-        loop {
-            match stream.next().await.unwrap() {
-                Ok(envelope) => return (envelope.payload, failures),
-                Err(error) => {
-                    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, code::COORD_FAILED));
-                    failures += 1;
-                }
-            }
-        }
-    });
-    let blocked = blocked_reader(&url, &prefix).await;
-    run(&url, redis::cmd("CLIENT").arg("KILL").arg("ID").arg(blocked)).await;
-    redis.publish("session", &[json!(2)]).await.unwrap();
-    let (payload, failures) = tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap();
-    assert_eq!(payload, json!(2));
-    assert_eq!(failures, 1);
-    clean(url, prefix).await;
-}
-
-/// The server's number of the connection that waits for events of our prefix.
-async fn blocked_reader(url: &str, prefix: &str) -> i64 {
-    let name = format!(" name={prefix}:events ");
-    for _ in 0..500 {
-        let list = run(url, redis::cmd("CLIENT").arg("LIST")).await;
-        let list: String = redis::from_redis_value(list).unwrap();
-        let reader = list.lines().find(|line| line.contains(&name) && line.contains("cmd=xread"));
-        if let Some(id) = reader.and_then(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok()) {
-            return id;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("nobody reads")
 }
 
 #[tokio::test]
