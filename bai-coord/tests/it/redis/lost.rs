@@ -2,12 +2,6 @@
 
 use std::time::Instant;
 
-use bai_core::Error;
-use bai_core::port::Counter;
-use bai_core::port::events::Envelope;
-use futures_util::stream::BoxStream;
-use serde_json::Value;
-
 use super::*;
 use crate::proxy::Proxy;
 
