@@ -95,7 +95,7 @@ fn busy_and_sleeping_cells_are_interrupted() {
     for body in [
         "while True: pass",
         "import time; time.sleep(1000)",
-        "import os; os.system('sleep 1000'); time.sleep(1000)",
+        "import os, time; os.system('sleep 1000'); time.sleep(1000)",
     ] {
         agent.submit_query(body, &format!("z = 1\nprint('started', flush=True)\n{body}"));
         agent.wait_for_output(body, "started");
