@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! scratch/<kernel id>/work      → /home/work            owned by the user
-//!                     config    → /home/config          environ.txt, resource.txt
+//!                     config    → /home/config          environ.txt, resource.txt, bin/<runtime>
 //!                     control   → /opt/kernel/control   runner.json, runner.sock: private to agent and runner
 //!                     kernel.json, console.log          not visible inside
 //! ```
@@ -56,6 +56,7 @@ impl Layout {
         let environ = environ(&record.spec, grant, owner);
         write(&self.config.join("environ.txt"), environ_text(&environ).as_bytes(), 0o644)?;
         write(&self.config.join("resource.txt"), resource_text(&record.allocation, grant).as_bytes(), 0o644)?;
+        name_runtime(&self.config.join("bin"), record)?;
         let config = runner_config(record, environ, owner);
         write(&self.control.join(RUNNER_CONFIG), &serde_json::to_vec(&config)?, 0o600)?;
         // A socket of an earlier start would be connected to in vain.
@@ -70,6 +71,23 @@ impl Layout {
                 .map_err(io::Error::from),
             None => Ok(()),
         }
+    }
+}
+
+/// Gives the runtime the name that people type, for images whose program has only a versioned one: `bin/python` leads to the
+/// image's `/usr/bin/python3`. The link is followed inside the kernel only, where the directory is last in `PATH`.
+fn name_runtime(dir: &Path, record: &KernelRecord) -> io::Result<()> {
+    let label = |key: &str| record.spec.image_labels.get(&format!("ai.backend.{key}")).map(String::as_str);
+    let name = match RuntimeType::from(label("runtime-type").unwrap_or_default().to_owned()) {
+        RuntimeType::Python => "python",
+        RuntimeType::Nodejs => "node",
+        _ => return Ok(()),
+    };
+    let Some(program) = label("runtime-path").filter(|path| path.starts_with('/')) else { return Ok(()) };
+    make_dir(dir, 0o755)?;
+    match std::os::unix::fs::symlink(program, dir.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()), // there already from an earlier start of the same image
     }
 }
 
@@ -169,6 +187,7 @@ mod tests {
         record.spec.bootstrap_script = Some("echo hi".into());
         record.spec.environ.insert("LONG".into(), "a\nb".into());
         record.spec.image_labels.insert("ai.backend.envs.corecount".into(), "NPROC,A".into());
+        record.spec.image_labels.insert("ai.backend.runtime-path".into(), "/usr/bin/python3".into());
         record
             .allocation
             .0
@@ -189,6 +208,10 @@ mod tests {
         assert_eq!((config.token.as_str(), config.runtime_type), ("secret", RuntimeType::Python));
         assert_eq!(config.environ["LONG"], "a\nb");
         assert_eq!(read("work/bootstrap.sh"), "echo hi");
+        assert_eq!(
+            fs::read_link(dir.path().join("config/bin/python")).unwrap(),
+            Path::new("/usr/bin/python3")
+        );
 
         fs::write(dir.path().join("work/bootstrap.sh"), "mine").unwrap();
         layout.prepare(&record, &grant, owner).unwrap();

@@ -45,7 +45,7 @@ impl Environment {
             variables.insert(name.into(), value.into());
         }
         variables.retain(|name, value| valid(name, value));
-        let path = promote(variables.get(OsStr::new("PATH")), &config.work_dir);
+        let path = promote(variables.get(OsStr::new("PATH")), &config.work_dir, &config.config_dir);
         let shell = find_shell(&path);
         if let Some(argv) = &shell {
             variables.insert("SHELL".into(), argv[0].clone());
@@ -92,7 +92,8 @@ fn valid(name: &OsStr, value: &OsStr) -> bool {
     !name.is_empty() && !name.contains(&b'=') && !name.contains(&0) && !value.contains(&0)
 }
 
-fn promote(path: Option<&OsString>, work_dir: &Path) -> OsString {
+/// `PATH` with the promoted directories in front, and last the one where the agent names the runtime.
+fn promote(path: Option<&OsString>, work_dir: &Path, config_dir: &Path) -> OsString {
     let base = path.filter(|p| !p.is_empty()).cloned().unwrap_or_else(|| DEFAULT_PATH.into());
     let mut front = vec![work_dir.join(".local/bin")];
     if Path::new(LINUXBREW).is_dir() {
@@ -100,7 +101,8 @@ fn promote(path: Option<&OsString>, work_dir: &Path) -> OsString {
     }
     front.extend(PROMOTED.iter().rev().map(PathBuf::from));
     let old = env::split_paths(&base).filter(|dir| !front.contains(dir)).collect::<Vec<_>>();
-    env::join_paths(front.iter().chain(&old)).unwrap_or(base)
+    let named = Some(config_dir.join("bin")).filter(|dir| dir.is_dir());
+    env::join_paths(front.iter().chain(&old).chain(&named)).unwrap_or(base)
 }
 
 /// The best shell present; inside an image with nothing but a bare busybox, that.
@@ -185,9 +187,16 @@ mod tests {
 
     #[test]
     fn promotions_come_first_and_once() {
-        let path = promote(Some(&"/bin:/usr/local/cuda/bin".into()), Path::new("/home/work"));
+        let path =
+            promote(Some(&"/bin:/usr/local/cuda/bin".into()), Path::new("/home/work"), Path::new("/none"));
         assert_eq!(path, "/home/work/.local/bin:/usr/local/nvidia/bin:/usr/local/cuda/bin:/bin");
-        assert!(promote(None, Path::new("/w")).to_string_lossy().ends_with(DEFAULT_PATH));
+        assert!(promote(None, Path::new("/w"), Path::new("/none")).to_string_lossy().ends_with(DEFAULT_PATH));
+
+        let config = tempfile::tempdir().unwrap();
+        let bin = config.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let path = promote(Some(&"/bin".into()), Path::new("/w"), config.path());
+        assert!(path.to_string_lossy().ends_with(&format!("/bin:{}", bin.display())), "{path:?}");
     }
 
     #[test]
