@@ -28,9 +28,10 @@ pub fn median_ms(sorted: &[Duration]) -> f64 {
     sorted.get(sorted.len() / 2).map_or(f64::NAN, |middle| middle.as_secs_f64() * 1e3)
 }
 
-/// Prints a figure: as JSON with `--json`, else for people. `aim` is an upper bound, or a lower one when `at_least`.
-pub fn print(figure: &str, value: f64, unit: &str, floor: Option<f64>, aim: f64, at_least: bool) {
-    let ok = if at_least { value >= aim } else { value <= aim };
+/// Prints a figure: as JSON with `--json`, else for people. `aim` is an upper bound, or a lower one when `at_least`; without an aim
+/// `ok` is null.
+pub fn print(figure: &str, value: f64, unit: &str, floor: Option<f64>, aim: Option<f64>, at_least: bool) {
+    let ok = aim.map(|aim| if at_least { value >= aim } else { value <= aim });
     let ratio = floor.map(|floor| value / floor);
     if std::env::args().any(|arg| arg == "--json") {
         let line = json!({
@@ -39,6 +40,6 @@ pub fn print(figure: &str, value: f64, unit: &str, floor: Option<f64>, aim: f64,
         println!("{line}");
     } else {
         let sign = if at_least { ">=" } else { "<=" };
-        println!("{figure}: {value:.2} {unit} (aim {sign} {aim}, floor {floor:?}, ratio {ratio:?})");
+        println!("{figure}: {value:.2} {unit} (aim {sign} {aim:?}, floor {floor:?}, ratio {ratio:?})");
     }
 }
