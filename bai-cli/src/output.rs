@@ -7,6 +7,7 @@ use bai_core::execution::ConsoleItem;
 use bai_core::{Error, ErrorKind};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::Format;
 
@@ -91,11 +92,21 @@ impl Output {
             return self.json(&error.to_problem());
         }
         self.note(format!("error: {error}"));
+        for (field, problem) in fields(error) {
+            self.note(format!("  {field}: {problem}"));
+        }
         self.note(format!("code: {}", error.code().id()));
         if let Some(help) = help(error) {
             self.note(format!("help: {help}"));
         }
     }
+}
+
+/// The parameters that the server refused, each with what is wrong with it (spec auth.md, section 7).
+fn fields(error: &Error) -> impl Iterator<Item = (&str, &str)> {
+    let named =
+        error.problem_data().filter(|_| error.kind() == ErrorKind::Invalid).and_then(Value::as_object);
+    named.into_iter().flatten().filter_map(|(field, problem)| Some((field.as_str(), problem.as_str()?)))
 }
 
 fn help(error: &Error) -> Option<&'static str> {
@@ -118,4 +129,21 @@ fn line(text: impl std::fmt::Display) {
 /// Writes, and ends quietly when the reader has gone: `bai logs x | head` is no error.
 fn write(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use bai_core::error::code;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn refused_parameters_are_named() {
+        let refused = Error::of(code::INVALID_PARAMETERS, "Input validation error")
+            .data(json!({ "name": "too short", "n": 1 }));
+        assert_eq!(fields(&refused).collect::<Vec<_>>(), [("name", "too short")]);
+        let other = Error::of(code::SESSION_EXISTS, "taken").data(json!({ "existingSessionId": "x" }));
+        assert_eq!(fields(&other).count(), 0);
+    }
 }

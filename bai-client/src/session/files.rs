@@ -96,7 +96,7 @@ impl Session {
         let body = Content::json(&json!({ "path": path }));
         let reply: Reply = self.client.json(Method::GET, &self.path("/files"), body).await?;
         if !reply.errors.is_empty() {
-            return Err(Error::of(code::FILE_NOT_FOUND, reply.errors).with("path", path));
+            return Err(Error::of(code::FILE_NOT_FOUND, reply.errors)); // the text names the path
         }
         serde_json::from_str(&reply.files)
             .map_err(|cause| Error::of(code::BAD_REPLY, "the file list cannot be understood").source(cause))
