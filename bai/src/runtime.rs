@@ -52,6 +52,16 @@ impl Runtime {
     }
 }
 
+/// Name of a node among all that use the same engine. Several may have the id that is the default; none shares its files.
+#[cfg(feature = "docker")]
+fn owner(options: &AgentOptions) -> String {
+    format!("{}:{}", options.id, options.data_dir.display())
+}
+
+/// Size of a simulated node: its kernels use nothing of the host.
+const SIMULATED_CORES: u32 = 1024;
+const SIMULATED_MEMORY: u64 = 4 << 40;
+
 /// A node: its agent, and the back end to clean up with.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -63,11 +73,16 @@ impl Node {
     /// Starts an agent with this runtime.
     pub(crate) async fn start(
         runtime: &Runtime,
-        options: AgentOptions,
+        mut options: AgentOptions,
         manager: Arc<dyn ManagerApi>,
     ) -> Result<Self> {
+        if *runtime == Runtime::Simulated {
+            (options.cpu, options.mem) = (Some(SIMULATED_CORES), Some(SIMULATED_MEMORY));
+        }
         let scratch = options.data_dir.join("scratch");
         let (id, runner) = (options.id.clone(), options.runner.clone());
+        #[cfg(feature = "docker")]
+        let owner = owner(&options);
         let builder = Agent::builder(options).manager(manager);
         let (backend, builder): (Arc<dyn KernelBackend>, _) = match runtime {
             Runtime::Process { path } => {
@@ -82,7 +97,7 @@ impl Node {
             Runtime::Docker { host } => {
                 use bai_agent_lib::backend::docker::{DockerBackend, DockerOptions};
                 let host = host.as_deref().unwrap_or("unix:///var/run/docker.sock");
-                let backend = Arc::new(DockerBackend::connect(DockerOptions::new(host, id)).await?);
+                let backend = Arc::new(DockerBackend::connect(DockerOptions::new(host, owner)).await?);
                 (backend.clone(), builder.backend(backend))
             }
             Runtime::Simulated => {

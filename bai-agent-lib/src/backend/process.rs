@@ -70,6 +70,9 @@ pub const RUNNER_SOCKET: &str = "runner.sock";
 /// Name of the sandbox's specification in the control directory.
 const SPEC_FILE: &str = "sandbox-spec.json";
 
+/// No start takes longer: a control group that is still empty at this age belongs to none.
+const LONGEST_START: Duration = Duration::from_mins(10);
+
 /// How long processes may take to go after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -185,6 +188,12 @@ fn failed(error: io::Error) -> Error {
     Error::of(code::BACKEND_FAILED, error.to_string()).source(error)
 }
 
+/// How long ago a directory was made or last changed; nothing when that cannot be told.
+fn age(path: &std::path::Path) -> Duration {
+    let changed = std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    changed.and_then(|at| at.elapsed().ok()).unwrap_or_default()
+}
+
 /// Name of a kernel's control group.
 fn group_name(kernel: KernelRef) -> String {
     format!("kernel-{}-{}", kernel.id, kernel.generation)
@@ -230,13 +239,15 @@ impl Inner {
             .find(|found| found.kernel == kernel)
     }
 
-    /// Removes control groups left by a crash between making the group and recording the sandbox.
+    /// Removes control groups left by a crash between making the group and recording the sandbox. Young ones may be of a
+    /// start that is in progress elsewhere: agents of several data directories may have the same name, and so the same parent.
     fn sweep(&self) {
         let Some(cgroups) = &self.cgroups else { return };
         let known: Vec<String> = self.scan().iter().map(|found| group_name(found.kernel)).collect();
         for group in cgroups.groups().unwrap_or_default() {
-            let ours = group.starts_with("kernel-") && !known.contains(&group);
-            if ours && cgroups.pids(&group).is_ok_and(|pids| pids.is_empty()) {
+            let left = group.starts_with("kernel-") && !known.contains(&group);
+            let old = || cgroups.places(&group).first().is_some_and(|(_, path)| age(path) > LONGEST_START);
+            if left && old() && cgroups.pids(&group).is_ok_and(|pids| pids.is_empty()) {
                 let _ = cgroups.remove(&group);
             }
         }
