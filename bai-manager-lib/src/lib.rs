@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod gateway;
 pub mod identity;
+pub mod idle;
 pub mod image;
 pub mod manager;
 pub mod reconcile;

@@ -21,9 +21,10 @@ use self::core::{Core, DirtyGroups, Doubt};
 use self::tasks::Tasks;
 use crate::agent::{AgentDialer, AgentService, AgentTable};
 use crate::identity::IdentityService;
+use crate::idle::IdleBook;
 use crate::image::ImageService;
 use crate::reconcile::callback::Notice;
-use crate::reconcile::{callback, follow, leader, publish, resync, schedule, sweep};
+use crate::reconcile::{callback, follow, idle, leader, publish, resync, schedule, sweep};
 use crate::session::SessionService;
 use crate::session::commit::{self, Committer, Job};
 use crate::session::registry::Registry;
@@ -109,6 +110,7 @@ impl Manager {
             leader: AtomicBool::new(false),
             doubt: Doubt::default(),
             queries: parking_lot::Mutex::default(),
+            idle: IdleBook::default(),
             backends,
             options,
         });
@@ -160,6 +162,7 @@ impl Manager {
         tasks.spawn(publish::sweep(core.clone()));
         tasks.spawn(schedule::run(core.clone()));
         tasks.spawn(sweep::run(core.clone()));
+        tasks.spawn(idle::run(core.clone()));
         tasks.spawn(resync::run(core.clone()));
         tasks.spawn(leader::run(core.clone()));
     }

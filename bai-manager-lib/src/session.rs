@@ -23,6 +23,7 @@ use bai_core::execution::KernelStats;
 use bai_core::port::store::{Page, SessionEvent, SessionQuery};
 use bai_core::{KernelId, Result, Session, SessionId};
 
+use crate::idle::IdleChecks;
 use crate::manager::core::Core;
 
 pub use request::{
@@ -71,6 +72,11 @@ impl SessionService {
         let session = self.core.registry.by_kernel(kernel)?;
         let agent = session.kernel(kernel)?.agent.clone()?;
         self.core.agents.kernel_stats(&agent, kernel)
+    }
+
+    /// What the idle checkers say about a session; empty for one that does not run.
+    pub fn idle_checks(&self, session: &Session) -> IdleChecks {
+        if session.status.is_running() { self.core.idle.checks(session.id) } else { IdleChecks::new() }
     }
 
     /// How many snippets and batches this manager has run in the session since it lives.

@@ -59,6 +59,8 @@ struct State {
     boot: Arc<str>,
     /// Number of the last frame received.
     received: u64,
+    /// When code last ran, or the kernel was taken on.
+    used: Instant,
 }
 
 #[derive(Debug)]
@@ -169,7 +171,7 @@ impl Run {
 
 impl Runs {
     pub(crate) fn new(limits: RunsLimits) -> Self {
-        let state = State { runs: IndexMap::new(), boot: Arc::from(""), received: 0 };
+        let state = State { runs: IndexMap::new(), boot: Arc::from(""), received: 0, used: Instant::now() };
         Self { limits, state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -179,6 +181,7 @@ impl Runs {
         if state.runs.contains_key(id) {
             return None;
         }
+        state.used = Instant::now();
         state.runs.insert(id.to_owned(), Run::new());
         state.evict(&self.limits);
         Some(send())
@@ -251,6 +254,7 @@ impl Runs {
         let mut state = self.state.lock();
         state.received = seq;
         let Some(id) = run_of(event).filter(|id| *id != BATCH_RUN) else { return };
+        state.used = Instant::now();
         let run = state.run(id, &self.limits);
         match event {
             Event::WaitingInput { is_password, .. } => {
@@ -285,6 +289,15 @@ impl Runs {
             run.finish(VANISHED);
         }
         self.changed.notify_waiters();
+    }
+
+    /// How long no code has run: zero while a run goes on and does not wait for input.
+    pub(crate) fn unused_for(&self) -> Duration {
+        let mut state = self.state.lock();
+        if state.runs.values().any(|run| run.exit.is_none() && run.waiting.is_none()) {
+            state.used = Instant::now();
+        }
+        state.used.elapsed()
     }
 
     /// Up to which frame the runner may forget, and of which of its starts.

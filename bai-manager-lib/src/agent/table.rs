@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bai_core::error::code;
 use bai_core::port::AgentApi;
@@ -171,6 +172,13 @@ impl AgentTable {
             .get(&kernel.id)
             .filter(|known| known.kernel.generation == kernel.generation)
             .cloned())
+    }
+
+    /// How long no code has run in a kernel when its agent last reported; `None` when the agent is silent or does not say.
+    pub(crate) fn unused_for(&self, agent: &AgentId, kernel: KernelId) -> Option<Duration> {
+        let entries = self.entries.read();
+        let entry = entries.get(agent).filter(|entry| entry.row.status == AgentStatus::Alive)?;
+        entry.report.as_ref()?.kernels.get(&kernel)?.unused_ms.map(Duration::from_millis)
     }
 
     /// The last statistics of a kernel, from whichever agent it is on.

@@ -14,6 +14,7 @@ use super::tasks::Tasks;
 use super::{Backends, ManagerOptions};
 use crate::agent::AgentTable;
 use crate::identity::IdentityService;
+use crate::idle::IdleBook;
 use crate::image::ImageService;
 use crate::reconcile::callback::Notice;
 use crate::reconcile::queue::{self, AgentQueues, Item};
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     /// Whether memory may lag behind the store.
     pub(crate) doubt: Doubt,
     pub(crate) queries: Mutex<HashMap<SessionId, u64>>,
+    pub(crate) idle: IdleBook,
 }
 
 /// Set when an outcome of the store is unknown, until the next resync.
