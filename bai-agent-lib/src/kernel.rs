@@ -62,6 +62,7 @@ pub(crate) struct Live {
     pub(crate) attached: Map<String, Value>,
     pub(crate) runner: Option<Arc<dyn Runner>>,
     pub(crate) stats: Option<KernelStats>,
+    pub(crate) oom_kills: u64,
 }
 
 impl Kernel {
@@ -257,6 +258,7 @@ impl Inner {
             service_ports: self.record.service_ports.clone(),
             attached_devices: self.live.attached.clone(),
             isolation_gaps: started.map(|started| started.gaps.clone()).unwrap_or_default(),
+            oom_kills: self.live.oom_kills,
         }
     }
 }

@@ -124,7 +124,13 @@ impl Core {
             if let Ok(stats) = self.backend.stats(kernel.kernel).await {
                 let sample = Sample::from_stats(&stats);
                 let shown = series.entry(kernel.kernel.id).or_default().fold(&sample, self.clock.now());
-                kernel.live(|live| live.stats = Some(shown));
+                let killed = kernel.live(|live| {
+                    live.stats = Some(shown);
+                    std::mem::replace(&mut live.oom_kills, sample.oom_kills) != sample.oom_kills
+                });
+                if killed {
+                    self.dirty.notify_one();
+                }
             }
         }
     }

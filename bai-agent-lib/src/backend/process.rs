@@ -48,7 +48,6 @@ use futures_util::future::join;
 use futures_util::stream::BoxStream;
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio_stream::wrappers::BroadcastStream;
 
 use self::discover::Environment;
@@ -166,6 +165,7 @@ impl ProcessBackend {
         Ok(Self(Arc::new(inner)))
     }
 }
+
 /// The control groups that can be used, and what a sandbox in them lacks on this host.
 async fn probe(options: &ProcessOptions) -> (Option<Arc<dyn Cgroups>>, io::Result<Vec<String>>) {
     let mut cgroups = cgroup::detect(&options.cgroup_parent);
@@ -176,7 +176,6 @@ async fn probe(options: &ProcessOptions) -> (Option<Arc<dyn Cgroups>>, io::Resul
     }
     (cgroups, probe)
 }
-
 
 /// What is missing for reasons outside the sandbox itself.
 fn host_gaps(options: &ProcessOptions, has_cgroups: bool) -> Vec<String> {
@@ -358,16 +357,14 @@ impl Inner {
 
     fn stats(&self, kernel: KernelRef) -> Result<KernelStats> {
         let missing = || Error::of(code::KERNEL_NOT_FOUND, "no such kernel here").with("kernel", kernel.id);
-        let (sample, oom_kills) = if let Some(cgroups) = &self.cgroups {
+        let sample = if let Some(cgroups) = &self.cgroups {
             let usage = cgroups.usage(&group_name(kernel)).map_err(|error| missing().source(error))?;
-            (Sample::from(usage), usage.oom_kills)
+            Sample::from(usage)
         } else {
             let found = self.find(kernel).filter(Found::is_alive).ok_or_else(missing)?;
-            (usage::of_namespace(found.record.pid, found.record.namespaces.pid), 0)
+            usage::of_namespace(found.record.pid, found.record.namespaces.pid)
         };
-        let mut stats = sample.into_stats();
-        stats.insert("oom_kills".into(), json!({ "current": oom_kills.to_string() }));
-        Ok(stats)
+        Ok(sample.into_stats())
     }
 }
 

@@ -97,6 +97,9 @@ pub struct RunningKernel {
     pub attached_devices: Map<String, Value>,
     /// What its sandbox lacks on this host, in words; empty when nothing.
     pub isolation_gaps: Vec<String>,
+    /// Processes of this start that were killed because the kernel's memory was used up.
+    #[serde(default)]
+    pub oom_kills: u64,
 }
 
 /// How the startup command of a batch session ended.

@@ -86,20 +86,22 @@ fn check_bounds(
     minima: &ResourceSlots,
 ) -> Result<()> {
     let describe = |name: &str, amount: Amount| types.type_of(name).describe(amount);
-    let given = |error: Error, name: &str| error.with("slot", name).with("given", describe(name, slots.get(name)));
+    let given =
+        |error: Error, name: &str| error.with("slot", name).with("given", describe(name, slots.get(name)));
     for (name, minimum) in minima {
         if slots.get(name.as_str()) < *minimum {
             let message = "Your resource request is smaller than the minimum required by the image.";
-            return Err(
-                given(Error::of(code::INVALID_SLOTS, message), name.as_str()).with("minimum", describe(name.as_str(), *minimum))
-            );
+            return Err(given(Error::of(code::INVALID_SLOTS, message), name.as_str())
+                .with("minimum", describe(name.as_str(), *minimum)));
         }
     }
     for (name, text) in image.bounds("max") {
         let maximum = types.type_of(name).parse(text).map_err(|error| bad_label(error, image, name))?;
         if slots.get(name) > maximum {
             let message = "Your resource request is larger than the maximum allowed by the image.";
-            return Err(given(Error::of(code::INVALID_SLOTS, message), name).with("maximum", describe(name, maximum)));
+            return Err(
+                given(Error::of(code::INVALID_SLOTS, message), name).with("maximum", describe(name, maximum))
+            );
         }
     }
     Ok(())
