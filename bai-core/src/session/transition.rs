@@ -22,7 +22,7 @@ pub struct KernelExit {
     pub code: Option<i32>,
     /// Life cycle reason, such as `self-terminated`.
     pub reason: String,
-    /// Whether the memory limit killed a process of it.
+    /// Whether it ended because its memory was used up, not merely some process of it earlier.
     pub oom: bool,
 }
 
