@@ -44,10 +44,10 @@ use bai_core::port::KernelBackend;
 use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{BackendCapability, ExitNotice, StartSpec, Started};
 use futures_util::StreamExt;
+use futures_util::future::join;
 use futures_util::stream::BoxStream;
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio_stream::wrappers::BroadcastStream;
 
 use self::discover::Environment;
@@ -142,19 +142,15 @@ impl ProcessBackend {
     /// `Unavailable` when the scratch directory cannot be made.
     pub async fn open(options: ProcessOptions) -> Result<Self> {
         std::fs::create_dir_all(&options.scratch_root).map_err(failed)?;
-        let mut cgroups = cgroup::detect(&options.cgroup_parent);
-        let mut probe = launch::probe(&options, cgroups.as_deref()).await;
-        if probe.is_err() && cgroups.take().is_some() {
-            // Groups can be made, but perhaps processes cannot be moved into them.
-            probe = launch::probe(&options, None).await;
-        }
+        let discovery = discover::discover(&options.path);
+        let ((cgroups, probe), environments) = join(probe(&options), discovery).await;
         let mut gaps = host_gaps(&options, cgroups.is_some());
         let isolates = probe.is_ok();
         match probe {
             Ok(more) => gaps.extend(more),
             Err(error) => gaps.push(doctor::explain(&error)),
         }
-        let environments = if isolates { discover::discover(&options.path).await } else { Vec::new() };
+        let environments = if isolates { environments } else { Vec::new() };
         let mut capability = BackendCapability::default();
         (capability.kind, capability.gaps, capability.isolates) = ("process", gaps, isolates);
         let inner = Inner {
@@ -168,6 +164,17 @@ impl ProcessBackend {
         inner.sweep();
         Ok(Self(Arc::new(inner)))
     }
+}
+
+/// The control groups that can be used, and what a sandbox in them lacks on this host.
+async fn probe(options: &ProcessOptions) -> (Option<Arc<dyn Cgroups>>, io::Result<Vec<String>>) {
+    let mut cgroups = cgroup::detect(&options.cgroup_parent);
+    let mut probe = launch::probe(options, cgroups.as_deref()).await;
+    if probe.is_err() && cgroups.take().is_some() {
+        // Groups can be made, but perhaps processes cannot be moved into them.
+        probe = launch::probe(options, None).await;
+    }
+    (cgroups, probe)
 }
 
 /// What is missing for reasons outside the sandbox itself.
@@ -350,16 +357,14 @@ impl Inner {
 
     fn stats(&self, kernel: KernelRef) -> Result<KernelStats> {
         let missing = || Error::of(code::KERNEL_NOT_FOUND, "no such kernel here").with("kernel", kernel.id);
-        let (sample, oom_kills) = if let Some(cgroups) = &self.cgroups {
+        let sample = if let Some(cgroups) = &self.cgroups {
             let usage = cgroups.usage(&group_name(kernel)).map_err(|error| missing().source(error))?;
-            (Sample::from(usage), usage.oom_kills)
+            Sample::from(usage)
         } else {
             let found = self.find(kernel).filter(Found::is_alive).ok_or_else(missing)?;
-            (usage::of_namespace(found.record.pid, found.record.namespaces.pid), 0)
+            usage::of_namespace(found.record.pid, found.record.namespaces.pid)
         };
-        let mut stats = sample.into_stats();
-        stats.insert("oom_kills".into(), json!({ "current": oom_kills.to_string() }));
-        Ok(stats)
+        Ok(sample.into_stats())
     }
 }
 

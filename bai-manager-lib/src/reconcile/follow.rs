@@ -109,7 +109,7 @@ fn is_news(session: &Session, report: &KernelReport) -> bool {
     let stage = match &report.stage {
         KernelStage::Preparing => kernel.status == KernelStatus::Pulling,
         KernelStage::Pulling => matches!(kernel.status, KernelStatus::Scheduled | KernelStatus::Preparing),
-        KernelStage::Running(_) => starting,
+        KernelStage::Running(facts) => starting || session.is_oom_news(kernel.id, facts.oom_kills),
         KernelStage::Failed { .. } => session.status != SessionStatus::Terminating,
         KernelStage::Exited(_) => session.status.is_starting(),
         KernelStage::Terminating => false,
@@ -162,6 +162,9 @@ fn apply(
         {
             take_facts(session, report, id, facts)?;
             session.advance_kernel(id, KernelStatus::Running, "", now)?;
+        }
+        KernelStage::Running(facts) if session.is_oom_news(id, facts.oom_kills) => {
+            session.note_oom(id, facts.oom_kills)?;
         }
         KernelStage::Failed { code, message } => {
             let failure =
