@@ -18,6 +18,7 @@ pub mod idle;
 pub mod image;
 pub mod manager;
 pub mod reconcile;
+mod scheduling;
 pub mod session;
 
 pub use identity::{IdentityService, Scope};

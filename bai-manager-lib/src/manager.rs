@@ -102,6 +102,8 @@ impl Manager {
             images: ImageService::new(backends.images.clone()),
             identities: IdentityService::new(backends.clone(), options.identity_cache),
             groups: DirtyGroups::default(),
+            inbox: crate::scheduling::Inbox::default(),
+            sokovan: crate::scheduling::Groups::default(),
             queues: crate::reconcile::queue::AgentQueues::default(),
             tasks: Tasks::default(),
             hub: broadcast::channel(EVENT_BACKLOG).0,

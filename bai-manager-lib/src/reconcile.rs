@@ -18,7 +18,6 @@ pub(crate) mod idle;
 pub(crate) mod leader;
 pub(crate) mod publish;
 pub(crate) mod queue;
-pub(crate) mod quotas;
 pub(crate) mod resync;
 pub(crate) mod schedule;
 pub(crate) mod sweep;

@@ -122,6 +122,11 @@ impl Account {
         self.sessions[at].saturating_add(self.sessions_elsewhere[at])
     }
 
+    /// Of this group: those that are not private, and private ones.
+    pub(crate) fn sessions_here(&self) -> [u32; 2] {
+        self.sessions
+    }
+
     pub(crate) fn max_sessions(&self, private: bool) -> u32 {
         if private { self.limits.max_private_sessions } else { self.limits.max_sessions }
     }

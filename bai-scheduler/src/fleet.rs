@@ -214,11 +214,7 @@ impl Fleet {
     }
 
     /// Capacity with over-commit factors and alignment applied, and the limit on kernels.
-    fn effective(
-        &self,
-        capacity: &bai_core::slots::ResourceSlots,
-        table: &mut SlotTable,
-    ) -> Result<Amounts> {
+    fn effective(&self, capacity: &bai_core::slots::ResourceSlots, table: &mut SlotTable) -> Result<Amounts> {
         let mut effective = Amounts::default();
         for (slot, units) in table.supply(capacity)?.iter() {
             let factor = self.rules.overcommit.get(table.name(slot)).copied().unwrap_or(1_000);

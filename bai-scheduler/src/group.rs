@@ -135,6 +135,12 @@ impl Group {
             .collect()
     }
 
+    /// How many sessions of a holder hold agents in this group: those that are not private, and private ones.
+    pub fn sessions_of(&self, holder: &Holder) -> [u32; 2] {
+        let Some(number) = self.accounts.find(holder) else { return [0, 0] };
+        self.accounts.get(number).sessions_here()
+    }
+
     pub(crate) fn time(micros: i64) -> Timestamp {
         bai_core::clock::from_micros(micros)
     }

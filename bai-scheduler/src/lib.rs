@@ -56,8 +56,8 @@ mod room;
 pub use explain::{Explanation, Verdict};
 pub use group::Group;
 pub use model::{
-    Agent, Delta, Dependency, DependencyState, Designation, Direction, Holder, Kernel, Limits, Outcome, Owner,
-    Running, Session, SessionGroup, SessionGroupId, UsageSlice,
+    Agent, Delta, Dependency, DependencyState, Designation, Direction, Holder, Kernel, Limits, Outcome,
+    Owner, Running, Session, SessionGroup, SessionGroupId, UsageSlice,
 };
 pub use options::{Backfill, Options, Preemption, VictimOrder, VictimScope};
 pub use plan::{Cancellation, Placement, Plan, Preempted, Reservation, Unplaced};

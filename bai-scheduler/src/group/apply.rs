@@ -6,9 +6,7 @@ use bai_core::{AgentId, Result, SessionId};
 use smallvec::SmallVec;
 
 use super::{Group, capacity_rules, half_life};
-use crate::model::{
-    Delta, DependencyState, Designation, Outcome, Running, Session, SessionGroupId,
-};
+use crate::model::{Delta, DependencyState, Designation, Outcome, Running, Session, SessionGroupId};
 use crate::options::Options;
 use crate::queue::{Entry, Extras, Held, Part, SessionNo, State};
 use crate::room::{NEVER, Run};
@@ -262,7 +260,9 @@ impl Group {
 
     fn start(&mut self, session: SessionId, at: i64, ends: i64) {
         let Some(number) = self.queue.find(session) else { return };
-        let Some(State::Held(held)) = self.queue.get_mut(number).map(|entry| &mut entry.state) else { return };
+        let Some(State::Held(held)) = self.queue.get_mut(number).map(|entry| &mut entry.state) else {
+            return;
+        };
         held.since = at;
         held.ends = ends;
         let parts: Vec<_> = held.parts.iter().filter(|part| !part.amount.is_zero()).cloned().collect();
@@ -395,9 +395,11 @@ impl Group {
     fn configure(&mut self, options: Options) -> Result<()> {
         self.fleet.configure(options.selector.clone(), capacity_rules(&options), &mut self.table)?;
         self.accounts.set_half_life(half_life(&options));
-        let queued: Vec<SessionNo> = self.queue.iter().filter_map(|(number, entry)| {
-            matches!(entry.state, State::Queued(_)).then_some(number)
-        }).collect();
+        let queued: Vec<SessionNo> = self
+            .queue
+            .iter()
+            .filter_map(|(number, entry)| matches!(entry.state, State::Queued(_)).then_some(number))
+            .collect();
         queued.iter().for_each(|number| self.unroute(*number));
         self.options = options;
         self.requests.rebuild(&self.table, &self.options.slot_order);

@@ -108,5 +108,4 @@ impl Group {
         }
         possible
     }
-
 }

@@ -40,15 +40,14 @@ impl Group {
             turn.into_iter().for_each(|(architecture, agent)| self.fleet.set_last_used(&architecture, agent));
         }
         // The strategy may have put an easy kernel where a hard one had to go. Try again without strategy.
-        if self.requests.get(number)?.needs.len() > 1 { self.by_packing(session, &pools, until) } else { None }
+        if self.requests.get(number)?.needs.len() > 1 {
+            self.by_packing(session, &pools, until)
+        } else {
+            None
+        }
     }
 
-    fn by_strategy(
-        &mut self,
-        session: SessionNo,
-        pools: &Pools,
-        until: i64,
-    ) -> Option<SmallVec<[Part; 1]>> {
+    fn by_strategy(&mut self, session: SessionNo, pools: &Pools, until: i64) -> Option<SmallVec<[Part; 1]>> {
         let Self { queue, requests, fleet, members, table, .. } = self;
         let entry = queue.get(session)?;
         let request = requests.get(entry.request)?;
@@ -89,13 +88,7 @@ impl Group {
     }
 
     /// A session gets the room that has been taken for it.
-    pub(super) fn place(
-        &mut self,
-        lane: u32,
-        seat: Seat,
-        parts: SmallVec<[Part; 1]>,
-        plan: &mut Plan,
-    ) {
+    pub(super) fn place(&mut self, lane: u32, seat: Seat, parts: SmallVec<[Part; 1]>, plan: &mut Plan) {
         let session = seat.2;
         self.queue.unseat(lane, seat);
         let Some(entry) = self.queue.get(session) else { return };

@@ -6,7 +6,7 @@ use bai_core::AgentId;
 use bai_core::slots::ResourceSlots;
 
 /// A node of the resource group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
     /// Identity. Ties between agents go to the first in the order of the ids.
     pub id: AgentId,

@@ -53,10 +53,7 @@ fn a_session_that_nobody_can_take_holds_up_nobody() {
     assert!(plan.reservations.is_empty());
     let verdicts: Vec<_> = plan.unplaced.iter().map(|unplaced| unplaced.explanation.verdict).collect();
     assert_eq!(verdicts, [Verdict::Impossible, Verdict::Impossible]);
-    assert_eq!(
-        plan.unplaced[1].explanation.sentence(),
-        "needs rocm.device 1; best agent has 0 free of 0"
-    );
+    assert_eq!(plan.unplaced[1].explanation.sentence(), "needs rocm.device 1; best agent has 0 free of 0");
 }
 
 #[test]
@@ -97,8 +94,11 @@ fn sessions_wait_for_those_they_depend_on() {
     assert_eq!(placed(&plan), [1]);
     let explanation = &plan.unplaced[0].explanation;
     assert_eq!(explanation.verdict, Verdict::Dependent);
-    let expected =
-        format!("Waiting dependency sessions to finish as success. (parent-1 ({}), parent-77 ({}))", id(1), id(77));
+    let expected = format!(
+        "Waiting dependency sessions to finish as success. (parent-1 ({}), parent-77 ({}))",
+        id(1),
+        id(77)
+    );
     assert_eq!(explanation.sentence(), expected);
     world.end(id(1), Outcome::Succeeded);
     assert!(world.pass().placements.is_empty());

@@ -19,7 +19,9 @@ pub(crate) struct World {
 }
 
 pub(crate) fn types() -> SlotTypes {
-    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)].into_iter().collect()
+    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)]
+        .into_iter()
+        .collect()
 }
 
 impl World {
@@ -114,7 +116,8 @@ impl World {
     pub(crate) fn end_due(&mut self) {
         let now = at(self.now);
         let over = |running: &Running| running.ends_at.is_some_and(|end| end <= now);
-        let due: Vec<_> = self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
+        let due: Vec<_> =
+            self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
         due.into_iter().for_each(|id| self.end(id, Outcome::Succeeded));
     }
 
@@ -149,7 +152,10 @@ impl World {
         for (agent, (slots, kernels)) in held {
             let capacity = &self.agents[agent].capacity;
             assert!(slots.normalized().fits_in(capacity), "{agent}: {slots} of {capacity}");
-            assert!(self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most), "{agent}: {kernels}");
+            assert!(
+                self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most),
+                "{agent}: {kernels}"
+            );
             // And the group's own books say the same.
             let (_, free) = self.group.room_of(agent).unwrap();
             for (slot, capacity) in capacity {
