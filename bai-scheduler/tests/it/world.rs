@@ -150,7 +150,10 @@ impl World {
             let capacity = &self.agents[agent].capacity;
             assert!(slots.normalized().fits_in(capacity), "{agent}: {slots} of {capacity}");
             assert!(self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most), "{agent}: {kernels}");
-            // And the group's own books say the same.
+            // And the group's own books say the same, unless room is claimed ahead of time.
+            if self.options.preemption.is_some() {
+                continue;
+            }
             let (_, free) = self.group.room_of(agent).unwrap();
             for (slot, capacity) in capacity {
                 let expected = capacity.checked_sub(slots.get(slot.as_str())).unwrap();
