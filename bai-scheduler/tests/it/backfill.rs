@@ -1,7 +1,7 @@
 //! Nobody starves and nothing stands idle (W-1): both directions.
 
 use bai_scheduler::testing::{agent, at, id, session};
-use bai_scheduler::{Backfill, Options, Outcome, Session, Verdict};
+use bai_scheduler::{Backfill, Delta, Options, Outcome, Session, Verdict};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
@@ -137,11 +137,10 @@ fn start_of(world: &mut World, session: u128, until: i64) -> Option<i64> {
 const HEAD: u128 = 500;
 
 /// Agents, what runs on them at first, and the head.
-fn scene(agents: &[u64], running: &[(u64, i64)], head: &Session, backfill: Backfill) -> World {
-    let options = Options { backfill, ..Options::default() };
+fn scene(agents: &[u64], running: &[(u64, i64)], head: &Session) -> World {
     let agents: Vec<_> =
         (0..).zip(agents).map(|(number, cpu)| agent(&format!("i-{number}"), &[("cpu", *cpu)])).collect();
-    let mut world = World::with_agents(options, &agents);
+    let mut world = easy(&agents);
     for (number, (cpu, seconds)) in (1..).zip(running) {
         world.enqueue(limited(number, *cpu, *seconds));
     }
@@ -172,11 +171,12 @@ proptest! {
         conservative in any::<bool>(),
     ) {
         let head = head(kernels, cpu);
-        let mut alone = scene(&agents, &running, &head, Backfill::Easy);
+        let mut alone = scene(&agents, &running, &head);
         let until = alone.now + 1_000;
         let first = start_of(&mut alone, HEAD, until);
         let backfill = if conservative { Backfill::Conservative(4) } else { Backfill::Easy };
-        let mut world = scene(&agents, &running, &head, backfill);
+        let mut world = scene(&agents, &running, &head);
+        world.apply(Delta::Options(Box::new(Options { backfill, ..Options::default() })));
         let start = world.now;
         let mut arrivals: Vec<_> = stream.into_iter().enumerate().collect();
         arrivals.sort_by_key(|(_, (_, _, after))| *after);
