@@ -10,6 +10,7 @@ mod modify;
 mod name;
 mod request;
 mod resources;
+mod waiting;
 
 pub(crate) mod commit;
 pub(crate) mod event;
@@ -29,6 +30,7 @@ use crate::manager::core::Core;
 pub use request::{
     CreateOutcome, CreateSession, DependencyNode, DestroyOutcome, SessionMatch, SessionServices,
 };
+pub use waiting::WaitingSession;
 
 /// The operations on sessions. A *reference* is a session id or an exact name among the owner's sessions.
 ///

@@ -55,6 +55,8 @@ pub struct Group {
     members: Members,
     /// Of the last pass, for explanations.
     reservations: Vec<Reservation>,
+    /// Whether nobody could overtake in the last pass.
+    closed: bool,
     pass: u64,
     now: i64,
 }
@@ -72,6 +74,7 @@ impl Group {
             queue: Queue::default(),
             members: HashMap::new(),
             reservations: Vec::new(),
+            closed: false,
             pass: 0,
             now: 0,
             options,

@@ -62,7 +62,7 @@ impl SlotTable {
     pub fn new(known: SlotTypes) -> Self {
         Self {
             names: vec![SlotName::from("kernels")],
-            types: vec![SlotType::Count],
+            types: vec![SlotType::Bytes], // in whole numbers, that is
             ids: HashMap::new(),
             known,
         }

@@ -1,11 +1,11 @@
 //! The queue of a resource group: what has changed, plan, guarded commits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bai_core::error::code;
-use bai_core::port::store::AgentStatus;
+use bai_core::port::store::{AgentStatus, Directory};
 use bai_core::{Result, Session, SessionId, SessionStatus};
 use bai_scheduler::explain::{Explanation, Verdict};
 use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan, Preempted};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::manager::core::Core;
-use crate::scheduling::{AgentFacts, Facts, outcome};
+use crate::scheduling::{AgentFacts, Facts, HotGroup, Notes, outcome};
 use crate::session::failure::terminate;
 
 /// Reasons written per pass: a long queue must not turn a pass into as many writes.
@@ -75,32 +75,52 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
 
 /// Brings the group up to date and has it make a pass.
 async fn decide(core: &Arc<Core>, group: &str) -> Result<(Plan, Vec<String>)> {
-    let directory = core.identities.directory().await?;
     let version = core.agents.version();
     let agents = match core.sokovan.with(group, |hot| hot.has_agents(version)) {
         Some(true) => None,
         _ => Some(agents(core, group, version).await?),
     };
+    let directory = core.identities.directory().await?;
     // The inbox is open before memory is read, so that nothing falls between the two.
     let mut notes = core.inbox.take(group);
     if let Some(agents) = &agents
         && core.sokovan.open(group, &directory, &agents.types)
     {
-        notes.sessions = core.registry.of_group(group).into_iter().map(|session| session.id).collect();
+        notes.sessions = everyone(core, group);
     }
+    core.sokovan.pass(&facts(core, group, directory, agents, notes).await?)
+}
+
+/// Looks at the waiting sessions of a group: at what the planning manager knows, or at what it would find.
+pub(crate) async fn look<T>(core: &Arc<Core>, group: &str, look: impl Fn(&mut HotGroup) -> T) -> Result<T> {
+    if core.is_leader()
+        && let Some(seen) = core.sokovan.with(group, &look)
+    {
+        return Ok(seen);
+    }
+    let version = core.agents.version();
+    let agents = agents(core, group, version).await?;
+    let directory = core.identities.directory().await?;
+    let notes = Notes { sessions: everyone(core, group), ..Notes::default() };
+    let facts = facts(core, group, directory, Some(agents), notes).await?;
+    HotGroup::afresh(&facts).map(|mut hot| look(&mut hot))
+}
+
+fn everyone(core: &Core, group: &str) -> HashSet<SessionId> {
+    core.registry.of_group(group).into_iter().map(|session| session.id).collect()
+}
+
+async fn facts<'a>(
+    core: &Arc<Core>,
+    name: &'a str,
+    directory: Arc<Directory>,
+    agents: Option<AgentFacts>,
+    notes: Notes,
+) -> Result<Facts<'a>> {
     let sessions: HashMap<_, _> =
         notes.sessions.iter().filter_map(|id| Some((*id, core.registry.get(*id)?))).collect();
     let dependencies = dependencies(core, sessions.values()).await?;
-    let facts = Facts {
-        name: group,
-        now: core.now(),
-        directory: &directory,
-        agents: agents.as_ref(),
-        notes: &notes,
-        sessions: &sessions,
-        dependencies: &dependencies,
-    };
-    core.sokovan.pass(&facts)
+    Ok(Facts { name, now: core.now(), directory, agents, notes, sessions, dependencies })
 }
 
 /// The agents of the group.

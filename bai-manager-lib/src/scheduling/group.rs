@@ -27,15 +27,15 @@ pub(crate) struct Facts<'a> {
     /// Name of the group.
     pub(crate) name: &'a str,
     pub(crate) now: Timestamp,
-    pub(crate) directory: &'a Arc<Directory>,
+    pub(crate) directory: Arc<Directory>,
     /// The agents, unless nothing about them has changed.
-    pub(crate) agents: Option<&'a AgentFacts>,
+    pub(crate) agents: Option<AgentFacts>,
     /// What has changed.
-    pub(crate) notes: &'a Notes,
+    pub(crate) notes: Notes,
     /// The living sessions that the notes name.
-    pub(crate) sessions: &'a HashMap<SessionId, Arc<Session>>,
+    pub(crate) sessions: HashMap<SessionId, Arc<Session>>,
     /// Of the sessions that waiting ones depend on.
-    pub(crate) dependencies: &'a BTreeMap<SessionId, Dependency>,
+    pub(crate) dependencies: BTreeMap<SessionId, Dependency>,
 }
 
 /// The agents of a group.
@@ -103,6 +103,18 @@ impl HotGroup {
         }
     }
 
+    /// A group that knows these facts and has made a pass, to be looked at only.
+    ///
+    /// # Errors
+    /// `Invalid` when a record cannot be scheduled at all.
+    pub(crate) fn afresh(facts: &Facts<'_>) -> Result<Self> {
+        let types = facts.agents.as_ref().map(|agents| agents.types.clone()).unwrap_or_default();
+        let mut group = Self::new(facts.name, &facts.directory, &types);
+        group.follow(facts, Vec::new())?;
+        group.pass(facts.now);
+        Ok(group)
+    }
+
     /// Whether the group need not look at the agents again.
     pub(crate) fn has_agents(&self, version: u64) -> bool {
         self.agents_seen.is_some_and(|(seen, at)| seen == version && at.elapsed() < AGENTS_MAX_AGE)
@@ -115,7 +127,7 @@ impl HotGroup {
 
     /// Brings the group up to date, and says whose usage has changed.
     pub(super) fn follow(&mut self, facts: &Facts<'_>, elsewhere: Vec<Elsewhere>) -> Result<Vec<Holder>> {
-        if let Some(facts) = facts.agents {
+        if let Some(facts) = &facts.agents {
             self.follow_agents(&facts.agents)?;
             self.agents_seen = Some((facts.version, Instant::now()));
         }
@@ -127,7 +139,7 @@ impl HotGroup {
         for (id, outcome) in &facts.notes.outcomes {
             self.group.apply(Delta::Dependency(*id, *outcome))?;
         }
-        let rows = LazyCell::new(|| Rows::of(facts.directory));
+        let rows = LazyCell::new(|| Rows::of(&facts.directory));
         let mut touched = HashSet::new();
         for id in &facts.notes.sessions {
             let Some(owner) = self.follow_session(*id, facts, &rows)? else { continue };
@@ -154,7 +166,7 @@ impl HotGroup {
                 self.limit(&holder, rows)?;
             }
         }
-        let context = Context { dependencies: facts.dependencies, lifetime: self.lifetime(&owner) };
+        let context = Context { dependencies: &facts.dependencies, lifetime: self.lifetime(&owner) };
         for delta in deltas(id, old.as_deref(), new.map(AsRef::as_ref), &context) {
             self.group.apply(delta)?;
         }
@@ -199,19 +211,19 @@ impl HotGroup {
     /// Takes over options and limits that have changed.
     fn follow_directory(&mut self, facts: &Facts<'_>) -> Result<()> {
         let before = self.directory.replace(facts.directory.clone());
-        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, facts.directory)) else {
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &facts.directory)) else {
             return Ok(());
         };
         let row = |directory: &Directory| directory.resource_groups.get(facts.name).cloned();
-        let now = row(facts.directory);
+        let now = row(&facts.directory);
         if row(&before) != now {
             self.group
                 .apply(Delta::Options(Box::new(now.as_ref().map_or_else(Options::default, options))))?;
         }
-        if *before == **facts.directory {
+        if *before == *facts.directory {
             return Ok(());
         }
-        let rows = Rows::of(facts.directory);
+        let rows = Rows::of(&facts.directory);
         for holder in self.limits.keys().cloned().collect::<Vec<_>>() {
             self.limit(&holder, &rows)?;
         }
@@ -293,3 +305,6 @@ impl HotGroup {
         self.elsewhere.len() > before
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,14 @@ pub(super) fn deltas(
     new: Option<&Session>,
     context: &Context<'_>,
 ) -> Vec<Delta> {
+    let mut deltas = moves(id, old, new, context);
+    if let Some((_, new)) = old.zip(new).filter(|(old, new)| old.priority != new.priority) {
+        deltas.push(Delta::Prioritised(id, new.priority));
+    }
+    deltas
+}
+
+fn moves(id: SessionId, old: Option<&Session>, new: Option<&Session>, context: &Context<'_>) -> Vec<Delta> {
     match (phase(old), phase(new), new) {
         (Phase::Absent, Phase::Absent, _) => Vec::new(),
         (_, Phase::Absent, _) | (_, _, None) => {
@@ -62,16 +70,9 @@ pub(super) fn deltas(
         }
         (Phase::Absent, Phase::Waiting, Some(new)) => vec![Delta::Enqueued(Box::new(session(new, context)))],
         (Phase::Waiting, Phase::Waiting, Some(new)) => {
-            let moved = old.is_some_and(|old| old.priority != new.priority);
+            // It was placed and came back meanwhile.
             let again = old.is_some_and(|old| failed_agents(old) != failed_agents(new));
-            let mut deltas = Vec::new();
-            if moved {
-                deltas.push(Delta::Prioritised(id, new.priority));
-            }
-            if again {
-                deltas.push(Delta::Requeued(id, failed_agents(new)));
-            }
-            deltas
+            if again { vec![Delta::Requeued(id, failed_agents(new))] } else { Vec::new() }
         }
         (Phase::Holding, Phase::Waiting, Some(new)) => vec![Delta::Requeued(id, failed_agents(new))],
         (Phase::Absent | Phase::Waiting, Phase::Holding, Some(new)) => vec![holds(new, context)],

@@ -123,10 +123,17 @@ impl Group {
         for (need, pool) in request.needs.iter().zip(pools) {
             let mut closest = self.closest(session, *pool, &need.amounts).into_iter().peekable();
             for kernel in &need.kernels {
-                while !packing.take(*closest.peek()?, need) {
+                while closest.peek().is_some_and(|agent| !packing.take(*agent, need)) {
                     closest.next();
                 }
-                agents[*kernel] = *closest.peek()?;
+                let Some(agent) = closest.peek() else {
+                    // The closest agent for one kernel was the only one for another: leave closeness aside.
+                    let agents = self.pack_rows(session, pools, |agent| {
+                        self.fleet.room.capacity(agent).to_vec()
+                    })?;
+                    return Some(Promise { from: NEVER, parts: parts(request, &agents) });
+                };
+                agents[*kernel] = *agent;
             }
         }
         Some(Promise { from: NEVER, parts: parts(request, &agents) })

@@ -303,6 +303,7 @@ impl Group {
         course.left.iter().for_each(|lane| self.queue.tidy(*lane));
         self.fleet.end(&self.table, self.requests.profiles());
         self.reservations.clone_from(&plan.reservations);
+        self.closed = course.closed;
         plan.wake_at = self.wake_at();
         self.tell(&course.stopped, plan);
     }

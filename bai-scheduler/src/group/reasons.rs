@@ -175,7 +175,7 @@ impl Group {
                     Verdict::Impossible
                 } else if !report.fits {
                     Verdict::NoRoom
-                } else if self.reservations.is_empty() {
+                } else if self.reservations.is_empty() && !self.closed {
                     Verdict::Ready
                 } else {
                     Verdict::HeldBack

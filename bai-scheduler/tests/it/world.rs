@@ -19,9 +19,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn types() -> SlotTypes {
-    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)]
-        .into_iter()
-        .collect()
+    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)].into_iter().collect()
 }
 
 impl World {
@@ -116,8 +114,7 @@ impl World {
     pub(crate) fn end_due(&mut self) {
         let now = at(self.now);
         let over = |running: &Running| running.ends_at.is_some_and(|end| end <= now);
-        let due: Vec<_> =
-            self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
+        let due: Vec<_> = self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
         due.into_iter().for_each(|id| self.end(id, Outcome::Succeeded));
     }
 
@@ -152,11 +149,11 @@ impl World {
         for (agent, (slots, kernels)) in held {
             let capacity = &self.agents[agent].capacity;
             assert!(slots.normalized().fits_in(capacity), "{agent}: {slots} of {capacity}");
-            assert!(
-                self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most),
-                "{agent}: {kernels}"
-            );
-            // And the group's own books say the same.
+            assert!(self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most), "{agent}: {kernels}");
+            // And the group's own books say the same, unless room is claimed ahead of time.
+            if self.options.preemption.is_some() {
+                continue;
+            }
             let (_, free) = self.group.room_of(agent).unwrap();
             for (slot, capacity) in capacity {
                 let expected = capacity.checked_sub(slots.get(slot.as_str())).unwrap();
