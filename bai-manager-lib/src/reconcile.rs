@@ -12,6 +12,7 @@
 
 pub(crate) mod callback;
 pub(crate) mod command;
+pub(crate) mod deadlines;
 pub(crate) mod effect;
 pub(crate) mod follow;
 pub(crate) mod idle;
