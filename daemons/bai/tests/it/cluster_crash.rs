@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::patience::Dice;
-use crate::sessions::{Burst, Kept, are_all_that_lives, occupied, settle};
+use crate::sessions::{self, Burst, Kept, are_all_that_lives, occupied};
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ async fn containers_outlive_their_agent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn process_kernels_outlive_the_manager() {
-    survives_kills(Backend::Process, Victim::Manager, 2).await;
+    survives_kills(Backend::Process, Victim::Manager, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,9 +38,9 @@ async fn survives_kills(backend: Backend, victim: Victim, rounds: usize) {
     let Some(mut cluster) = Cluster::start(backend).await else { return };
     let mut dice = Dice::new();
     let kept = Kept::start(&cluster.client(), 3).await;
-    for round in 0..rounds {
+    for round in 0..sessions::rounds(rounds) {
         are_all_that_lives(&kept, &cluster.client(), &mut cluster.node).await;
-        let burst = Burst::start(&cluster.client(), round);
+        let burst = Burst::start(&cluster.client(), round).await;
         dice.wait(backend.creation_window()).await;
         match victim {
             Victim::Agent => cluster.kill_agent().await,
@@ -53,7 +53,7 @@ async fn survives_kills(backend: Backend, victim: Victim, rounds: usize) {
             Victim::Manager => cluster.start_manager().await,
         }
         kept.remember(&cluster.client()).await;
-        settle(&cluster.client(), burst.replies().await).await;
+        burst.ends().await.settle(&cluster.client()).await;
     }
     are_all_that_lives(&kept, &cluster.client(), &mut cluster.node).await;
     kept.end(&cluster.client()).await;
