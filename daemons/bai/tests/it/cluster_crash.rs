@@ -14,6 +14,16 @@ enum Victim {
     Manager,
 }
 
+impl Victim {
+    /// Either side of the time after which the manager gives up to reach an agent.
+    fn longest_absence(self) -> Duration {
+        match self {
+            Self::Agent => Duration::from_secs(5),
+            Self::Manager => Duration::from_secs(1),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn process_kernels_outlive_their_agent() {
     survives_kills(Backend::Process, Victim::Agent, 3).await;
@@ -47,7 +57,7 @@ async fn survives_kills(backend: Backend, victim: Victim, rounds: usize) {
             Victim::Manager => cluster.kill_manager().await,
         }
         cluster.node.kernels();
-        dice.wait(Duration::from_secs(1)).await;
+        dice.wait(victim.longest_absence()).await;
         match victim {
             Victim::Agent => cluster.start_agent().await,
             Victim::Manager => cluster.start_manager().await,
