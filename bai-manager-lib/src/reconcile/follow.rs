@@ -27,6 +27,9 @@ pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<Repo
         tracing::debug!(agent = %report.agent, seq = report.seq, "an old report is ignored");
         return Ok(ReportReply::default());
     };
+    if taken.restarted {
+        core.queues.unsay(&report.agent);
+    }
     if let Some(row) = &taken.row
         && let Err(error) = core.backends.agents.put_agent(row).await
     {

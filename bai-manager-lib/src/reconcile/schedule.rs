@@ -129,7 +129,9 @@ async fn agents(core: &Arc<Core>, group: &str, version: u64) -> Result<AgentFact
     let rows = core.agents.list().into_iter().filter(|agent| agent.resource_group == group);
     let agents = rows
         .map(|agent| Agent {
-            schedulable: agent.schedulable && agent.status == AgentStatus::Alive,
+            schedulable: agent.schedulable
+                && agent.status == AgentStatus::Alive
+                && core.agents.is_reachable(&agent.id),
             images: Some(images.remove(&agent.id).unwrap_or_default()),
             labels: BTreeMap::new(),
             id: agent.id,

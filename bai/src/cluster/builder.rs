@@ -19,7 +19,6 @@ use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::identity::Bootstrap;
 use bai_manager_lib::{Backends, Manager, ManagerOptions};
 use bai_store::{Options, Store};
-use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +84,7 @@ impl Builder {
         let (prepared, (manager, keypair)) = tokio::try_join!(prepared, started)?;
         let (registration, registered) = Registration::new(manager.clone());
         let node = prepared.start(Arc::new(registration)).await?;
-        *dialer.0.write() = Some(node.agent.clone());
+        dialer.0.send_replace(Some(node.agent.clone()));
         registered.done().await?;
         let stop = CancellationToken::new();
         Ok(Cluster {
@@ -195,16 +194,22 @@ fn data_dir(asked: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir
     make().map_err(|cause| unusable(&std::env::temp_dir(), cause))
 }
 
-/// Finds the one agent of this process.
+/// Finds the one agent of this process, once it has started: the manager, which starts first, has work for it at once when
+/// there are sessions on their way.
 #[derive(Debug, Default)]
-struct LocalDialer(RwLock<Option<Arc<dyn AgentApi>>>);
+struct LocalDialer(watch::Sender<Option<Arc<dyn AgentApi>>>);
 
 #[async_trait]
 impl AgentDialer for LocalDialer {
     async fn dial(&self, agent: &bai_core::port::store::Agent) -> Result<Arc<dyn AgentApi>> {
-        let here = self.0.read().clone().filter(|_| agent.addr.is_empty());
-        here.ok_or_else(|| {
+        let elsewhere = || {
             Error::of(code::AGENT_UNREACHABLE, "the agent is not in this process").with("agent", &agent.id)
-        })
+        };
+        if !agent.addr.is_empty() {
+            return Err(elsewhere());
+        }
+        let mut started = self.0.subscribe();
+        let here = started.wait_for(Option::is_some).await.map_err(|_| elsewhere())?;
+        here.clone().ok_or_else(elsewhere)
     }
 }

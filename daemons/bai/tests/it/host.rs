@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::backend::Backend;
 use crate::patience::until;
+
+/// The agent of every `bai serve`: its directories of control groups are those of all servers of this host.
+pub(crate) const SHARED: &str = "i-local";
 
 /// A node, by the directory of its agent.
 #[derive(Debug)]
@@ -75,12 +79,18 @@ impl Node {
         rests.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect()
     }
 
-    /// Control groups of kernels that were seen, of all controllers of both versions.
-    fn groups(&self) -> Vec<PathBuf> {
+    /// The directories of this agent's control groups, of all controllers of both versions.
+    fn group_parents(&self) -> impl Iterator<Item = PathBuf> {
         let root = Path::new("/sys/fs/cgroup");
         let controllers = names(root).into_iter().map(|name| root.join(name)).chain([root.to_owned()]);
-        let parents = controllers.map(|controller| controller.join("bai").join(&self.agent));
-        let groups = parents.flat_map(|parent| names(&parent).into_iter().map(move |name| parent.join(name)));
+        controllers.map(|controller| controller.join("bai").join(&self.agent))
+    }
+
+    /// Control groups of kernels that were seen.
+    fn groups(&self) -> Vec<PathBuf> {
+        let groups = self
+            .group_parents()
+            .flat_map(|parent| names(&parent).into_iter().map(move |name| parent.join(name)));
         let of_seen = |group: &PathBuf| {
             let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.strip_prefix("kernel-")
@@ -98,30 +108,35 @@ impl Node {
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
         String::from_utf8_lossy(&listed.stdout).split_whitespace().map(str::to_owned).collect()
     }
-}
 
-impl Drop for Node {
-    /// A failed test leaves no kernels either.
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
+    fn end_all(&self) {
         for container in self.containers() {
             let _ = Command::new("docker").args(["rm", "-f", &container]).output();
         }
-        let ours = |text: &str| text.contains(&self.mark);
         let inside = processes("mountinfo").into_iter().chain(processes("cmdline"));
-        for (process, _) in inside.filter(|(_, text)| ours(text)) {
+        for (process, _) in inside.filter(|(_, text)| text.contains(&self.mark)) {
             let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok());
-            if let Some(pid) = pid.filter(|pid| u32::try_from(*pid) != Ok(std::process::id())) {
+            if let Some(pid) = pid {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
-        for _ in 0..100 {
-            if self.groups().into_iter().map(fs::remove_dir).filter(Result::is_err).count() == 0 {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let give_up = Instant::now() + Duration::from_secs(2);
+        while self.groups().into_iter().any(|group| fs::remove_dir(group).is_err())
+            && Instant::now() < give_up
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Node {
+    /// Removes the agent's own directories of control groups, and of a failed test the kernels too.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end_all();
+        }
+        if self.agent != SHARED {
+            self.group_parents().for_each(|parent| drop(fs::remove_dir(parent)));
         }
     }
 }

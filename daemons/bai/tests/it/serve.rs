@@ -8,7 +8,7 @@ use bai_client::{Client, Credentials};
 use tempfile::TempDir;
 
 use crate::backend::Backend;
-use crate::host::Node;
+use crate::host::{Node, SHARED};
 use crate::program::Program;
 
 /// A server with its data directory. The process comes and goes, the directory stays.
@@ -25,7 +25,7 @@ impl Serve {
             return None;
         }
         let root = directory();
-        let node = Node::new(backend, "i-local", root.path(), root.path().join("data/agent"));
+        let node = Node::new(backend, SHARED, root.path(), root.path().join("data/agent"));
         let mut serve = Self { backend, program: None, node, root };
         serve.restart().await;
         Some(serve)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bai_client::{Client, Created, NewSession, Session, SessionRow};
-use bai_core::Result;
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::host::Node;
@@ -13,7 +13,14 @@ use crate::patience::until;
 /// Memory of every session here, in bytes.
 const MEMORY: u64 = 128 << 20;
 /// Sessions whose creation a crash interrupts.
-const BURST: usize = 10;
+const CREATING: usize = 10;
+/// Sessions whose end a crash interrupts.
+const ENDING: usize = 2;
+/// How often the test of a back end kills, unless `BAI_TEST_ROUNDS` says otherwise.
+pub(crate) fn rounds(usual: usize) -> usize {
+    std::env::var("BAI_TEST_ROUNDS").map_or(usual, |text| text.parse().expect("BAI_TEST_ROUNDS is a number"))
+}
+
 /// Statuses with nothing left to come.
 const DEAD: [&str; 3] = ["TERMINATED", "CANCELLED", "ERROR"];
 
@@ -27,19 +34,11 @@ pub(crate) struct Kept(Vec<String>);
 impl Kept {
     pub(crate) async fn start(client: &Client, count: usize) -> Self {
         let names: Vec<String> = (0..count).map(|number| format!("kept-{number}")).collect();
-        let mut started: JoinSet<()> = names
-            .iter()
-            .map(|name| {
-                let (client, name) = (client.clone(), name.clone());
-                async move {
-                    let session = client.create(new_session(&name)).await.unwrap();
-                    assert_eq!(session.run("x = 41").await.unwrap().exit_code, 0);
-                }
-            })
-            .collect();
-        while let Some(done) = started.join_next().await {
-            done.unwrap();
-        }
+        let start = async |name: &String| {
+            let session = client.create(new_session(name)).await.unwrap();
+            assert_eq!(session.run("x = 41").await.unwrap().exit_code, 0);
+        };
+        join_all(names.iter().map(start)).await;
         Self(names)
     }
 
@@ -53,8 +52,9 @@ impl Kept {
 
     /// All of them are ended, and with them everything there was.
     pub(crate) async fn end(&self, client: &Client) {
-        for name in &self.0 {
-            client.session(name).destroy().await.unwrap();
+        let ended = join_all(self.0.iter().map(async |name| client.session(name).destroy().await)).await;
+        for ended in ended {
+            ended.unwrap();
         }
         until("all sessions are to end", async || match living(client).await {
             rows if rows.is_empty() => Ok(()),
@@ -68,68 +68,98 @@ impl Kept {
     }
 }
 
-/// Sessions that are being created.
-pub(crate) struct Burst(JoinSet<(String, Result<Created>)>);
+/// What became of a request.
+struct Reply {
+    name: String,
+    said: Said,
+}
+
+enum Said {
+    Created(Created),
+    Ended,
+    Nothing,
+}
+
+/// Sessions that are being created, and some that are being ended.
+pub(crate) struct Burst(JoinSet<Reply>);
 
 impl Burst {
-    /// Sends all requests at once. Every other one asks for a place in the queue only.
-    pub(crate) fn start(client: &Client, round: usize) -> Self {
-        let requests = (0..BURST).map(|number| {
-            let (client, name) = (client.clone(), format!("burst-{round}-{number}"));
+    /// Sends all requests at once. Every other new session asks for a place in the queue only.
+    pub(crate) async fn start(client: &Client, round: usize) -> Self {
+        let ending: Vec<_> = (0..ENDING).map(|number| format!("ending-{round}-{number}")).collect();
+        let started = join_all(ending.iter().map(|name| client.create(new_session(name)))).await;
+        let mut requests = JoinSet::new();
+        for (name, session) in ending.into_iter().zip(started) {
+            let session = session.unwrap();
+            requests.spawn(async move {
+                let said = session.destroy().await.map_or(Said::Nothing, |_| Said::Ended);
+                Reply { name, said }
+            });
+        }
+        for number in 0..CREATING {
+            let (client, name) = (client.clone(), format!("new-{round}-{number}"));
             let new = new_session(&name);
             let new = if number % 2 == 0 { new } else { new.enqueue_only() };
-            async move { (name, client.request(new).await) }
-        });
-        Self(requests.collect())
-    }
-
-    /// What became of the requests.
-    pub(crate) async fn replies(self) -> Vec<(String, Result<Created>)> {
-        tokio::time::timeout(Duration::from_mins(2), self.0.join_all()).await.expect("every request ends")
-    }
-}
-
-/// Waits until every session of a burst has run and been ended, or has ended with a reason, or never was. One that runs
-/// must answer, and none may be there twice.
-pub(crate) async fn settle(client: &Client, replies: Vec<(String, Result<Created>)>) {
-    let mut open = replies;
-    until("the sessions of the burst are to settle", async || {
-        let rows = client.sessions("", 1000).await.map_err(|error| error.to_string())?;
-        let mut left = Vec::new();
-        for (name, reply) in std::mem::take(&mut open) {
-            if !is_settled(client, &name, &reply, &rows).await {
-                left.push((name, reply));
-            }
+            requests.spawn(async move {
+                let said = client.request(new).await.map_or(Said::Nothing, Said::Created);
+                Reply { name, said }
+            });
         }
-        open = left;
-        if open.is_empty() { Ok(()) } else { Err(describe(&rows)) }
-    })
-    .await;
+        Self(requests)
+    }
+
+    /// Waits until all requests have come to something.
+    pub(crate) async fn ends(self) -> Replies {
+        let all = tokio::time::timeout(Duration::from_mins(2), self.0.join_all()).await;
+        Replies(all.expect("every request ends"))
+    }
 }
 
-async fn is_settled(client: &Client, name: &str, reply: &Result<Created>, rows: &[SessionRow]) -> bool {
-    let found: Vec<_> = rows.iter().filter(|row| row.name == name).collect();
-    assert!(found.len() <= 1, "{name} is there twice: {found:?}");
-    if let Ok(created) = reply {
-        assert!(
-            found.iter().any(|row| row.id == created.id),
-            "{name} was acknowledged and is lost: {created:?}"
-        );
+/// What the requests of a burst came to.
+pub(crate) struct Replies(Vec<Reply>);
+
+impl Replies {
+    /// Waits until every session has run and been ended, or has ended with a reason, or never was. One that runs must
+    /// answer, and none may be there twice.
+    pub(crate) async fn settle(mut self, client: &Client) {
+        until("the sessions of the burst are to settle", async || {
+            let rows = client.sessions("", 1000).await.map_err(|error| error.to_string())?;
+            let mut settled =
+                join_all(self.0.iter().map(|reply| reply.is_settled(client, &rows))).await.into_iter();
+            self.0.retain(|_| settled.next() == Some(false));
+            if self.0.is_empty() { Ok(()) } else { Err(describe(&rows)) }
+        })
+        .await;
     }
-    let Some(row) = found.first() else { return true };
-    if DEAD.contains(&row.status.as_str()) {
-        assert!(row.status_info.as_ref().is_some_and(|reason| !reason.is_empty()), "no reason: {row:?}");
-        eprintln!("{name}: {} ({:?})", row.status, row.status_info);
-        return true;
+}
+
+impl Reply {
+    async fn is_settled(&self, client: &Client, rows: &[SessionRow]) -> bool {
+        let name = &self.name;
+        let found: Vec<_> = rows.iter().filter(|row| row.name == *name).collect();
+        assert!(found.len() <= 1, "{name} is there twice: {found:?}");
+        let Some(row) = found.first() else {
+            assert!(matches!(self.said, Said::Nothing), "{name} was acknowledged and is lost");
+            return true;
+        };
+        if let Said::Created(created) = &self.said {
+            assert_eq!(row.id, created.id, "{name} is another session");
+        }
+        if DEAD.contains(&row.status.as_str()) {
+            assert!(row.status_info.as_ref().is_some_and(|reason| !reason.is_empty()), "no reason: {row:?}");
+            eprintln!("{name}: {} {:?} {:?}", row.status, row.status_info, row.status_data);
+            return true;
+        }
+        if row.status != "RUNNING" {
+            return false;
+        }
+        assert!(!matches!(self.said, Said::Ended), "{name} was ended and runs");
+        let session: Session = client.session(&row.id);
+        let answer = session.run("print(6 * 7)").await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert_eq!(answer.stdout(), "42\n", "{name}");
+        session.destroy().await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        true
     }
-    if row.status != "RUNNING" {
-        return false;
-    }
-    let session: Session = client.session(&row.id);
-    let answer = session.run("print(6 * 7)").await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
-    assert_eq!(answer.stdout(), "42\n", "{name}");
-    session.destroy().await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
-    true
 }
 
 /// Waits until exactly the kept sessions live, each with one kernel on the host, and the books say the same.
