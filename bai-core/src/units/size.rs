@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn exact_words_hide_nothing() {
         for (bytes, words) in [
-            (0, "0 bytes"),
+            (0_i64, "0 bytes"),
             (1, "1 byte"),
             (1023, "1023 bytes"),
             (1536, "1.5 KiB"),
