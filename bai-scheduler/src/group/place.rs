@@ -37,7 +37,9 @@ impl Group {
             return Some(parts);
         }
         if let Some(turn) = turn {
-            turn.into_iter().for_each(|(architecture, agent)| self.fleet.set_last_used(&architecture, agent));
+            for (architecture, agent) in turn {
+                self.fleet.set_last_used(&architecture, agent);
+            }
         }
         // The strategy may have put an easy kernel where a hard one had to go. Try again without strategy.
         if self.requests.get(number)?.needs.len() > 1 { self.by_packing(session, &pools, until) } else { None }

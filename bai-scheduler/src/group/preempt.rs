@@ -21,6 +21,9 @@ use crate::room::AgentNo;
 use crate::sequence::dominant;
 use crate::slots::{Amounts, Units};
 
+/// Sessions that are pushed out.
+type Victims = BTreeMap<SessionNo, SessionId>;
+
 /// A session that may be pushed out.
 #[derive(Debug, Clone)]
 struct Victim {
@@ -41,7 +44,7 @@ struct Sacrifice {
 /// What a gang has gathered so far.
 #[derive(Default)]
 struct Gathered {
-    victims: BTreeMap<SessionNo, SessionId>,
+    victims: Victims,
     /// By agent: what victims free and what kernels take.
     freed: BTreeMap<AgentNo, Amounts>,
     taken: BTreeMap<AgentNo, Amounts>,
@@ -109,7 +112,7 @@ impl Group {
         &mut self,
         session: SessionNo,
         preemption: &Preemption,
-    ) -> Option<(SmallVec<[Part; 1]>, BTreeMap<SessionNo, SessionId>)> {
+    ) -> Option<(SmallVec<[Part; 1]>, Victims)> {
         let number = self.queue.get(session)?.request;
         let pools = self.pools_of(number);
         let request = self.requests.get(number)?;

@@ -7,7 +7,6 @@ use bai_core::status::ClusterMode;
 use bai_scheduler::testing::{agent, owner, session, slots};
 use bai_scheduler::{Backfill, Holder, Limits, Options, Outcome, Session};
 use proptest::prelude::*;
-use std::sync::Arc;
 
 use crate::world::{World, placed, placed_set};
 
