@@ -19,4 +19,5 @@ pub(crate) mod queue;
 pub(crate) mod quotas;
 pub(crate) mod resync;
 pub(crate) mod schedule;
+mod snapshot;
 pub(crate) mod sweep;

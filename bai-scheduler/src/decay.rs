@@ -76,7 +76,8 @@ mod tests {
     fn the_roots_are_what_they_say() {
         for (at, root) in ROOTS.iter().enumerate() {
             #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let exact = (2_f64.powf(-0.5_f64.powi(i32::try_from(at).unwrap() + 1)) * 2_f64.powi(32)).round() as u64;
+            let exact =
+                (2_f64.powf(-0.5_f64.powi(i32::try_from(at).unwrap() + 1)) * 2_f64.powi(32)).round() as u64;
             assert_eq!(*root, exact, "root {at}");
         }
     }

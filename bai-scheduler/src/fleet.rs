@@ -217,11 +217,7 @@ impl Fleet {
     }
 
     /// Capacity with over-commit factors and alignment applied, and the limit on kernels.
-    fn effective(
-        &self,
-        capacity: &bai_core::slots::ResourceSlots,
-        table: &mut SlotTable,
-    ) -> Result<Amounts> {
+    fn effective(&self, capacity: &bai_core::slots::ResourceSlots, table: &mut SlotTable) -> Result<Amounts> {
         let mut effective = Amounts::default();
         for (slot, units) in table.supply(capacity)?.iter() {
             let factor = self.rules.overcommit.get(table.name(slot)).copied().unwrap_or(1_000);
@@ -306,6 +302,15 @@ impl Fleet {
     /// Changes whenever pools do.
     pub(crate) fn state(&self) -> u64 {
         self.state
+    }
+
+    /// Forgets the orders when it would take longer to bring them up to date than to make them anew.
+    pub(crate) fn tidy(&mut self) {
+        if self.room.log_is_long() {
+            self.room.compact_grown();
+            self.room.clear_log();
+            self.pools.iter_mut().for_each(|pool| pool.orders.clear());
+        }
     }
 
     /// Starts a pass.

@@ -56,8 +56,8 @@ mod room;
 pub use explain::{Explanation, Verdict};
 pub use group::Group;
 pub use model::{
-    Agent, Delta, Dependency, DependencyState, Designation, Direction, Holder, Kernel, Limits, Outcome, Owner,
-    Running, Session, SessionGroup, SessionGroupId, UsageSlice,
+    Agent, Delta, Dependency, DependencyState, Designation, Direction, Holder, Kernel, Limits, Outcome,
+    Owner, Running, Session, SessionGroup, SessionGroupId, UsageSlice,
 };
 pub use options::{Backfill, Options, Preemption, VictimOrder, VictimScope};
 pub use plan::{Cancellation, Placement, Plan, Preempted, Reservation, Unplaced};
@@ -65,3 +65,8 @@ pub use select::{AgentView, Concentrated, Dispersed, Legacy, Profile, RoundRobin
 pub use sequence::{Drf, FairShare, Fifo, Level, Lifo, Sequencer, Standing, Waiting};
 pub use slots::{SlotOrder, SlotTable};
 pub use validate::{Candidate, Failure, Validator};
+
+/// The examples of the guide are compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/scheduling.md")]
+mod guide {}

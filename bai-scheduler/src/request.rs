@@ -207,13 +207,29 @@ impl Requests {
         let hardness = |need: &Need| {
             let mut slots: Vec<_> = need.amounts.iter().map(|(slot, _)| slot).collect();
             order.sort(&mut slots, table);
-            slots.into_iter().map(|slot| (table.name(slot).to_owned(), need.amounts.of(slot))).collect::<Vec<_>>()
+            slots
+                .into_iter()
+                .map(|slot| (table.name(slot).to_owned(), need.amounts.of(slot)))
+                .collect::<Vec<_>>()
         };
         if needs.len() > 1 {
             needs.sort_by_cached_key(|need| std::cmp::Reverse((need.site.only.is_some(), hardness(need))));
         }
         let flaws = flaws(&key, table);
-        Request { key, users: 1, needs, kernels, total: Arc::new(total), flaws, refused: false, refused_in: 0, held_back: false, pools: (0, Pools::new()), possible: None, report: None }
+        Request {
+            key,
+            users: 1,
+            needs,
+            kernels,
+            total: Arc::new(total),
+            flaws,
+            refused: false,
+            refused_in: 0,
+            held_back: false,
+            pools: (0, Pools::new()),
+            possible: None,
+            report: None,
+        }
     }
 
     fn sum(
@@ -264,9 +280,8 @@ impl Requests {
             let site =
                 Site { architecture: kernel.architecture.clone(), images: vec![kernel.image.clone()], only };
             let profile = self.profile(amounts, kernel.zeros.clone(), table, order);
-            let same = |need: &&mut Need| {
-                need.amounts == *amounts && need.site == site && need.profile == profile
-            };
+            let same =
+                |need: &&mut Need| need.amounts == *amounts && need.site == site && need.profile == profile;
             match needs.iter_mut().find(same) {
                 Some(need) => need.kernels.push(at),
                 None => needs.push(Need {

@@ -86,9 +86,8 @@ impl Candidate<'_> {
     /// What each of [`Candidate::holders`] uses of a slot, in all resource groups.
     pub fn used(&self, slot: &str) -> [Amount; 4] {
         let slot = self.table.find(slot);
-        self.accounts.map(|account| {
-            slot.map_or(Amount::ZERO, |slot| self.table.amount(slot, account.used_of(slot)))
-        })
+        self.accounts
+            .map(|account| slot.map_or(Amount::ZERO, |slot| self.table.amount(slot, account.used_of(slot))))
     }
 }
 

@@ -1,70 +1,41 @@
-//! Limits of the owners of waiting sessions, and what living sessions use of them.
+//! Limits of the owners of sessions.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use bai_core::Session;
 use bai_core::port::store::Directory;
-use bai_core::slots::{DefaultForUnspecified, ResourceSlots, SlotTypes};
+use bai_core::slots::{Amount, DefaultForUnspecified, ResourceSlots, SlotTypes};
 use bai_core::{AccessKey, UserId};
-use bai_scheduler::{Concurrency, Holder, Limit, Quota, Quotas};
+use bai_scheduler::{Holder, Limits};
 use serde_json::{Map, Value};
 
-/// The quotas that matter for `waiting`.
-pub(crate) fn quotas(
-    directory: &Directory,
-    types: &SlotTypes,
-    sessions: &[Arc<Session>],
-    waiting: &[Arc<Session>],
-) -> Quotas {
-    let mut quotas = Quotas::default();
-    for session in waiting {
-        let owner = &session.owner;
-        let key = &owner.access_key;
-        if !quotas.sessions.contains_key(key)
-            && let Some(policy) = policy_of(directory, key)
-        {
-            quotas
-                .sessions
-                .insert(key.clone(), Concurrency { most: policy.max_concurrent_sessions, used: 0 });
+/// The limits of a holder; none for one that is unknown.
+pub(crate) fn limits_of(directory: &Directory, types: &SlotTypes, holder: &Holder) -> Limits {
+    let unlimited = DefaultForUnspecified::Unlimited;
+    match holder {
+        Holder::Keypair(key) => keypair_limits(directory, types, Some(key)),
+        // The limits of a user are those of the main keypair, over the usage of all of them.
+        Holder::User(user) | Holder::Member(_, user) => {
+            keypair_limits(directory, types, main_key(directory, *user))
         }
-        for holder in [
-            Holder::Keypair(key.clone()),
-            Holder::User(owner.user_id),
-            Holder::Project(owner.project_id),
-            Holder::Domain(owner.domain.clone()),
-        ] {
-            quotas.amounts.entry(holder).or_insert_with_key(|holder| Quota {
-                limit: limit_of(directory, types, holder),
-                used: ResourceSlots::new(),
-            });
+        Holder::Project(id) => {
+            let project = directory.projects.iter().find(|(project, _)| project.id == *id);
+            project.map_or_else(Limits::default, |(project, _)| {
+                limits(types, &project.total_resource_slots, unlimited)
+            })
         }
-    }
-    count_usage(&mut quotas, sessions);
-    quotas
-}
-
-fn count_usage(quotas: &mut Quotas, sessions: &[Arc<Session>]) {
-    for session in sessions.iter().filter(|session| session.status.occupies_quota()) {
-        let owner = &session.owner;
-        if let Some(count) = quotas.sessions.get_mut(&owner.access_key) {
-            count.used = count.used.saturating_add(1);
-        }
-        let allocated = session.allocated();
-        for holder in [
-            Holder::Keypair(owner.access_key.clone()),
-            Holder::User(owner.user_id),
-            Holder::Project(owner.project_id),
-            Holder::Domain(owner.domain.clone()),
-        ] {
-            if let Some(quota) = quotas.amounts.get_mut(&holder) {
-                quota.used.add(&allocated);
-            }
+        Holder::Domain(name) => {
+            let domain = directory.domains.get(name);
+            domain
+                .map_or_else(Limits::default, |domain| limits(types, &domain.total_resource_slots, unlimited))
         }
     }
 }
 
-fn policy_of<'a>(directory: &'a Directory, key: &AccessKey) -> Option<&'a bai_core::identity::KeypairPolicy> {
+/// The policy of a keypair.
+pub(crate) fn policy_of<'a>(
+    directory: &'a Directory,
+    key: &AccessKey,
+) -> Option<&'a bai_core::identity::KeypairPolicy> {
     let keypair = directory.keypairs.iter().find(|keypair| keypair.access_key == *key)?;
     directory.policies.get(&keypair.resource_policy)
 }
@@ -73,38 +44,23 @@ fn main_key(directory: &Directory, user: UserId) -> Option<&AccessKey> {
     directory.users.iter().find(|known| known.id == user)?.main_access_key.as_ref()
 }
 
-fn limit_of(directory: &Directory, types: &SlotTypes, holder: &Holder) -> Limit {
-    let unlimited = DefaultForUnspecified::Unlimited;
-    match holder {
-        Holder::Keypair(key) => keypair_limit(directory, types, Some(key)),
-        // The limits of a user are those of the main keypair, over the usage of all of them.
-        Holder::User(user) => keypair_limit(directory, types, main_key(directory, *user)),
-        Holder::Project(id) => {
-            let project = directory.projects.iter().find(|(project, _)| project.id == *id);
-            project.map_or_else(Limit::none, |(project, _)| {
-                limit(types, &project.total_resource_slots, unlimited)
-            })
-        }
-        Holder::Domain(name) => {
-            let domain = directory.domains.get(name);
-            domain.map_or_else(Limit::none, |domain| limit(types, &domain.total_resource_slots, unlimited))
-        }
+fn keypair_limits(directory: &Directory, types: &SlotTypes, key: Option<&AccessKey>) -> Limits {
+    let Some(policy) = key.and_then(|key| policy_of(directory, key)) else { return Limits::default() };
+    let others = policy.default_for_unspecified.parse().unwrap_or(DefaultForUnspecified::Limited);
+    Limits {
+        max_sessions: policy.max_concurrent_sessions,
+        max_kernels: policy.max_containers_per_session,
+        ..limits(types, &policy.total_resource_slots, others)
     }
 }
 
-fn keypair_limit(directory: &Directory, types: &SlotTypes, key: Option<&AccessKey>) -> Limit {
-    let Some(policy) = key.and_then(|key| policy_of(directory, key)) else { return Limit::none() };
-    let others = policy.default_for_unspecified.parse().unwrap_or(DefaultForUnspecified::Limited);
-    limit(types, &policy.total_resource_slots, others)
-}
-
 /// A stored limit; an amount that cannot be read limits to nothing, the safe side.
-fn limit(types: &SlotTypes, stored: &BTreeMap<String, String>, others: DefaultForUnspecified) -> Limit {
+fn limits(types: &SlotTypes, stored: &BTreeMap<String, String>, others: DefaultForUnspecified) -> Limits {
     let given: Map<String, Value> =
         stored.iter().map(|(name, amount)| (name.clone(), amount.as_str().into())).collect();
-    let slots = types.parse_policy(&given, others).unwrap_or_else(|error| {
+    let slots: ResourceSlots = types.parse_policy(&given, others).unwrap_or_else(|error| {
         tracing::warn!(%error, "a resource limit cannot be read: nothing is allowed by it");
-        types.filled_with(bai_core::slots::Amount::ZERO)
+        types.filled_with(Amount::ZERO)
     });
-    Limit { slots, others }
+    Limits { total: Some((slots, others)), ..Limits::default() }
 }

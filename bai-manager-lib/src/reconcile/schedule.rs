@@ -1,24 +1,17 @@
 //! The queue of a resource group: snapshot, plan, guarded commits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bai_core::error::code;
-use bai_core::identity::ResourceGroup;
-use bai_core::port::store::{AgentStatus, Directory};
-use bai_core::status::SessionResult;
 use bai_core::{AgentId, Result, Session, SessionId, SessionStatus};
-use bai_scheduler::{
-    AgentState, Concentrated, Dependency, DependencyState, Dispersed, Fifo, KernelRequest, Lifo, Pending,
-    Plan, Reasons, Refusal, Rules, Selector, Sequencer, SlotOrder, Snapshot, plan,
-};
+use bai_scheduler::{Explanation, Failure};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::quotas::quotas;
+use super::snapshot;
 use crate::manager::core::Core;
-use crate::session::failure::failed_agents;
 
 /// Reasons written per pass: a long queue must not turn every pass into as many writes.
 const REASONS_PER_PASS: usize = 200;
@@ -60,120 +53,22 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<()> {
     if waiting.is_empty() {
         return Ok(());
     }
-    let sessions = core.registry.all();
     let directory = core.identities.directory().await?;
-    let snapshot = snapshot(core, group, &directory, &sessions, &waiting).await?;
-    let decided = decide(&snapshot, directory.resource_groups.get(group));
+    let mut scheduler = snapshot::group(core, group, &directory, &waiting).await?;
+    let decided = scheduler.pass(core.now());
     tracing::debug!(group, pending = waiting.len(), placed = decided.placements.len(), "scheduling pass");
-    join_all(decided.placements.iter().map(|(id, agents)| place(core, *id, agents))).await;
+    join_all(decided.placements.iter().map(|placement| place(core, placement.session, &placement.agents)))
+        .await;
+    join_all(decided.cancellations.iter().map(|doomed| cancel(core, doomed.session, &doomed.message))).await;
     let by_id: HashMap<_, _> = waiting.iter().map(|session| (session.id, session)).collect();
-    let due = decided.unplaced.iter().filter(|(id, reasons)| {
-        by_id
-            .get(id)
-            .is_some_and(|session| reasons.refusal == Refusal::Hopeless || is_due(core, session, reasons))
+    let due = decided.unplaced.iter().filter(|unplaced| {
+        by_id.get(&unplaced.session).is_some_and(|session| is_due(core, session, &unplaced.explanation))
     });
-    join_all(due.take(REASONS_PER_PASS).map(|(id, reasons)| explain(core, *id, reasons))).await;
+    join_all(
+        due.take(REASONS_PER_PASS).map(|unplaced| explain(core, unplaced.session, &unplaced.explanation)),
+    )
+    .await;
     Ok(())
-}
-
-fn decide(snapshot: &Snapshot, group: Option<&ResourceGroup>) -> Plan {
-    let option = |name: &str| group.and_then(|group| group.scheduler_opts.get(name)).and_then(Value::as_str);
-    let sequencer: &dyn Sequencer =
-        if group.is_some_and(|group| group.scheduler == "lifo") { &Lifo } else { &Fifo };
-    let selector: &dyn Selector = match option("agent_selection_strategy") {
-        Some("concentrated") => &Concentrated,
-        _ => &Dispersed,
-    };
-    plan(snapshot, &Rules { sequencer, selector, order: SlotOrder::default() })
-}
-
-async fn snapshot(
-    core: &Arc<Core>,
-    group: &str,
-    directory: &Directory,
-    sessions: &[Arc<Session>],
-    waiting: &[Arc<Session>],
-) -> Result<Snapshot> {
-    let mut snapshot = Snapshot::at(core.now());
-    snapshot.agents = agents(core, group, waiting).await?;
-    snapshot.quotas = quotas(directory, &core.agents.slot_types(), sessions, waiting);
-    let mut dependencies = BTreeMap::new();
-    for id in waiting.iter().flat_map(|session| &session.spec.dependencies).collect::<BTreeSet<_>>() {
-        dependencies.insert(*id, dependency(core, *id).await?);
-    }
-    snapshot.pending = waiting.iter().map(|session| pending(session, &dependencies)).collect();
-    Ok(snapshot)
-}
-
-async fn agents(core: &Core, group: &str, waiting: &[Arc<Session>]) -> Result<Vec<AgentState>> {
-    let held = core.registry.held();
-    let mut images = HashMap::<AgentId, BTreeSet<String>>::new();
-    let wanted: BTreeSet<_> =
-        waiting.iter().flat_map(|session| &session.kernels).map(|kernel| &kernel.image).collect();
-    for image in wanted {
-        for agent in core.images.agents_with(image).await?.iter() {
-            images.entry(agent.clone()).or_default().insert(image.clone());
-        }
-    }
-    let usable = core.agents.list().into_iter().filter(|agent| {
-        agent.resource_group == group && agent.schedulable && agent.status == AgentStatus::Alive
-    });
-    Ok(usable
-        .map(|agent| AgentState {
-            held: held.get(&agent.id).cloned().unwrap_or_default(),
-            images: Some(images.remove(&agent.id).unwrap_or_default()),
-            id: agent.id,
-            architecture: agent.architecture,
-            capacity: agent.capacity,
-        })
-        .collect())
-}
-
-/// How far a dependency is. One that has been purged can no longer succeed.
-async fn dependency(core: &Arc<Core>, id: SessionId) -> Result<Dependency> {
-    let Some(session) = core.load(id).await? else {
-        return Ok(Dependency { id, name: String::new(), state: DependencyState::Failed });
-    };
-    let state = match session.result {
-        SessionResult::Success => DependencyState::Succeeded,
-        SessionResult::Failure => DependencyState::Failed,
-        SessionResult::Undefined if session.status.is_dead() => DependencyState::Failed,
-        SessionResult::Undefined => DependencyState::Waiting,
-    };
-    Ok(Dependency { id, name: session.name.clone(), state })
-}
-
-fn pending(session: &Session, dependencies: &BTreeMap<SessionId, Dependency>) -> Pending {
-    Pending {
-        id: session.id,
-        access_key: session.owner.access_key.clone(),
-        user: session.owner.user_id,
-        project: session.owner.project_id,
-        domain: session.owner.domain.clone(),
-        priority: session.priority,
-        created_at: session.created_at,
-        session_type: session.session_type,
-        cluster_mode: session.cluster_mode,
-        starts_at: session.starts_at,
-        dependencies: session
-            .spec
-            .dependencies
-            .iter()
-            .filter_map(|id| dependencies.get(id))
-            .cloned()
-            .collect(),
-        designated: session.spec.designated_agents.clone(),
-        avoid: failed_agents(session),
-        kernels: session
-            .kernels
-            .iter()
-            .map(|kernel| KernelRequest {
-                slots: kernel.requested.clone(),
-                architecture: kernel.architecture.clone(),
-                image: kernel.image.clone(),
-            })
-            .collect(),
-    }
 }
 
 async fn place(core: &Arc<Core>, id: SessionId, agents: &[AgentId]) {
@@ -198,32 +93,58 @@ async fn place(core: &Arc<Core>, id: SessionId, agents: &[AgentId]) {
 }
 
 /// Whether the reason is news, and the last one is old enough.
-fn is_due(core: &Core, session: &Session, reasons: &Reasons) -> bool {
+fn is_due(core: &Core, session: &Session, reason: &Explanation) -> bool {
     let Some(known) = session.status_data.get("scheduler") else { return true };
     let last = known
         .get("last_try")
         .and_then(Value::as_str)
         .and_then(|text| text.parse::<bai_core::Timestamp>().ok());
     let old = last.is_none_or(|last| (core.now() - last).num_seconds() >= REASON_INTERVAL_SECS);
-    let same = session.status_info.as_deref() == Some(info(reasons))
-        && known.get("msg") == Some(&json!(reasons.message))
-        && known.get("failed_predicates") == Some(&failed_predicates(reasons));
-    !same && (old || session.status_info.as_deref() != Some(info(reasons)))
+    let same = session.status_info.as_deref() == Some(info(reason))
+        && known.get("msg") == Some(&json!(reason.sentence()))
+        && known.get("failed_predicates") == Some(&failed_predicates(&reason.failed));
+    !same && (old || session.status_info.as_deref() != Some(info(reason)))
 }
 
-fn info(reasons: &Reasons) -> &'static str {
-    match reasons.refusal {
-        Refusal::Checks | Refusal::Hopeless => "predicate-checks-failed",
-        Refusal::NoAgent => "no-available-instances",
-    }
+fn info(reason: &Explanation) -> &'static str {
+    if reason.failed.is_empty() { "no-available-instances" } else { "predicate-checks-failed" }
 }
 
-fn failed_predicates(reasons: &Reasons) -> Value {
-    reasons.failed.iter().map(|failure| json!({ "name": failure.name, "msg": failure.message })).collect()
+fn failed_predicates(failed: &[Failure]) -> Value {
+    failed.iter().map(|failure| json!({ "name": failure.name, "msg": failure.message })).collect()
 }
 
-/// Records why a session still waits; one that can never be started is cancelled.
-async fn explain(core: &Arc<Core>, id: SessionId, reasons: &Reasons) {
+/// Records why a session still waits.
+async fn explain(core: &Arc<Core>, id: SessionId, reason: &Explanation) {
+    let verdict = Verdict {
+        info: info(reason),
+        message: reason.sentence(),
+        failed: failed_predicates(&reason.failed),
+        passed: reason.passed.iter().map(|name| json!({ "name": name })).collect(),
+    };
+    record(core, id, verdict, false).await;
+}
+
+/// Cancels a session that can never be started.
+async fn cancel(core: &Arc<Core>, id: SessionId, message: &str) {
+    let verdict = Verdict {
+        info: "predicate-checks-failed",
+        message: message.to_owned(),
+        failed: json!([{ "name": "dependencies", "msg": message }]),
+        passed: json!([]),
+    };
+    record(core, id, verdict, true).await;
+}
+
+/// What clients read about a session that waits (spec scheduler.md, section 8).
+struct Verdict {
+    info: &'static str,
+    message: String,
+    failed: Value,
+    passed: Value,
+}
+
+async fn record(core: &Arc<Core>, id: SessionId, verdict: Verdict, cancel: bool) {
     let result = core
         .update(id, |session, now| {
             if session.status != SessionStatus::Pending {
@@ -231,22 +152,18 @@ async fn explain(core: &Arc<Core>, id: SessionId, reasons: &Reasons) {
             }
             let known = session.status_data.get("scheduler");
             let retries = known.and_then(|known| known.get("retries")).and_then(Value::as_u64).unwrap_or(0);
-            let passed: Value = reasons.passed.iter().map(|name| json!({ "name": name })).collect();
             session.status_data.insert(
                 "scheduler".into(),
                 json!({
                     "retries": retries + 1,
                     "last_try": now,
-                    "failed_predicates": failed_predicates(reasons),
-                    "passed_predicates": passed,
-                    "msg": reasons.message,
+                    "failed_predicates": verdict.failed,
+                    "passed_predicates": verdict.passed,
+                    "msg": verdict.message,
                 }),
             );
-            session.status_info = Some(info(reasons).to_owned());
-            if reasons.refusal == Refusal::Hopeless {
-                return session.cancel("dependency-failed", now);
-            }
-            Ok(())
+            session.status_info = Some(verdict.info.to_owned());
+            if cancel { session.cancel("dependency-failed", now) } else { Ok(()) }
         })
         .await;
     if let Err(error) = result {

@@ -49,7 +49,8 @@ impl Group {
 fn counts(limits: &Limits, pending: u32, session: &Session) -> Vec<(&'static str, String)> {
     let mut failures = Vec::new();
     if let Some(most) = limits.max_pending_sessions.filter(|most| pending >= *most) {
-        failures.push(("pending_session_limit", format!("You cannot have more than {most} waiting sessions")));
+        failures
+            .push(("pending_session_limit", format!("You cannot have more than {most} waiting sessions")));
     }
     if let Some(most) = limits.max_priority.filter(|most| session.priority > *most) {
         failures.push(("priority_limit", format!("You cannot ask for a priority above {most}")));

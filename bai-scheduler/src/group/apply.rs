@@ -6,14 +6,12 @@ use bai_core::{AgentId, Result, SessionId};
 use smallvec::SmallVec;
 
 use super::{Group, capacity_rules, half_life};
-use crate::model::{
-    Delta, DependencyState, Designation, Outcome, Running, Session, SessionGroupId,
-};
+use crate::model::{Delta, DependencyState, Designation, Outcome, Running, Session, SessionGroupId};
 use crate::options::Options;
 use crate::queue::{Entry, Extras, Held, Part, SessionNo, State};
+use crate::request::Request;
 use crate::room::{NEVER, Run};
 use crate::sequence::Waiting;
-use crate::request::Request;
 use crate::slots::{Amounts, SlotId};
 
 impl Group {
@@ -22,6 +20,7 @@ impl Group {
     /// # Errors
     /// `Invalid` when an amount is negative; the change is then not made.
     pub fn apply(&mut self, delta: Delta) -> Result<()> {
+        self.fleet.tidy();
         match delta {
             Delta::Agent(agent) => return self.fleet.put(&agent, &mut self.table),
             Delta::AgentSchedulable(id, schedulable) => self.fleet.set_schedulable(&id, schedulable),
@@ -242,7 +241,8 @@ impl Group {
         }
         self.accounts.charge(owner, &total, private, self.table.width());
         self.accounts.count_session(owner, private, true);
-        let held = Held { since, ends, parts, ended: Vec::new(), charged: total, counted: true, going: false };
+        let held =
+            Held { since, ends, parts, ended: Vec::new(), charged: total, counted: true, going: false };
         if let Some(entry) = self.queue.get_mut(number) {
             entry.state = State::Held(Box::new(held));
         }
@@ -267,7 +267,9 @@ impl Group {
 
     fn start(&mut self, session: SessionId, at: i64, ends: i64) {
         let Some(number) = self.queue.find(session) else { return };
-        let Some(State::Held(held)) = self.queue.get_mut(number).map(|entry| &mut entry.state) else { return };
+        let Some(State::Held(held)) = self.queue.get_mut(number).map(|entry| &mut entry.state) else {
+            return;
+        };
         held.since = at;
         held.ends = ends;
         let parts: Vec<_> = held.parts.iter().filter(|part| !part.amount.is_zero()).cloned().collect();
@@ -424,9 +426,11 @@ impl Group {
     fn configure(&mut self, options: Options) -> Result<()> {
         self.fleet.configure(options.selector.clone(), capacity_rules(&options), &mut self.table)?;
         self.accounts.set_half_life(half_life(&options));
-        let queued: Vec<SessionNo> = self.queue.iter().filter_map(|(number, entry)| {
-            matches!(entry.state, State::Queued(_)).then_some(number)
-        }).collect();
+        let queued: Vec<SessionNo> = self
+            .queue
+            .iter()
+            .filter_map(|(number, entry)| matches!(entry.state, State::Queued(_)).then_some(number))
+            .collect();
         for number in &queued {
             self.unroute(*number);
         }

@@ -57,7 +57,9 @@ impl Group {
                 best = Some((at, *agent));
             }
         }
-        let (from, agent) = if let Some(best) = best { best } else {
+        let (from, agent) = if let Some(best) = best {
+            best
+        } else {
             let able = self.able(session, *pool, &need.amounts);
             let lack = |agent: &AgentNo| lack(&need.amounts, self.fleet.room.view(*agent));
             (NEVER, able.min_by_key(lack)?)
@@ -129,9 +131,8 @@ impl Group {
                 }
                 let Some(agent) = closest.peek() else {
                     // The closest agent for one kernel was the only one for another: leave closeness aside.
-                    let agents = self.pack_rows(session, pools, |agent| {
-                        self.fleet.room.capacity(agent).to_vec()
-                    })?;
+                    let agents =
+                        self.pack_rows(session, pools, |agent| self.fleet.room.capacity(agent).to_vec())?;
                     return Some(Promise { from: NEVER, parts: parts(request, &agents) });
                 };
                 agents[*kernel] = *agent;

@@ -47,7 +47,9 @@ impl Group {
         let claims: Vec<_> = self.queue.claims.iter().copied().collect();
         for (_, id) in claims {
             let Some(number) = self.queue.find(id) else { continue };
-            let Some(State::Claimed(claim)) = self.queue.get(number).map(|entry| &entry.state) else { continue };
+            let Some(State::Claimed(claim)) = self.queue.get(number).map(|entry| &entry.state) else {
+                continue;
+            };
             let lost = claim.parts.iter().any(|part| !self.fleet.node(part.agent).usable());
             if self.has_come_true(claim) && !lost {
                 self.take_up(number, plan);
@@ -103,7 +105,8 @@ impl Group {
         if self.release_claim(number).is_none() {
             return;
         }
-        let cooldown = self.options.preemption.as_ref().and_then(|options| options.cooldown.num_microseconds());
+        let cooldown =
+            self.options.preemption.as_ref().and_then(|options| options.cooldown.num_microseconds());
         let again = self.now.saturating_add(cooldown.unwrap_or(0));
         let Some(entry) = self.queue.get_mut(number) else { return };
         entry.told = false;

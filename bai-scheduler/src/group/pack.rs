@@ -115,5 +115,4 @@ impl Group {
         }
         possible
     }
-
 }

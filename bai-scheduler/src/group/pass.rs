@@ -115,7 +115,11 @@ impl Group {
         }
         for session in all {
             let message = self.doom_of(session);
-            plan.cancellations.push(Cancellation { session, reason: "dependency-failed".to_owned(), message });
+            plan.cancellations.push(Cancellation {
+                session,
+                reason: "dependency-failed".to_owned(),
+                message,
+            });
         }
         plan.cancellations.sort_by_key(|cancellation| cancellation.session);
     }
@@ -151,7 +155,9 @@ impl Group {
         for (number, lane) in self.queue.band(priority).filter(|(_, lane)| !lane.parked) {
             let Some(request) = self.requests.get(lane.request) else { continue };
             let hopeless = request.refused && (!matters || request.possible == Some(false));
-            let Some(first) = lane.seats.first().filter(|_| !hopeless || lane.told.is_none()) else { continue };
+            let Some(first) = lane.seats.first().filter(|_| !hopeless || lane.told.is_none()) else {
+                continue;
+            };
             let owner = self.accounts.owner(lane.owner);
             let path: SmallVec<[u32; 4]> = levels.iter().map(|level| owner.on(*level)).collect();
             tree.add(&path, number, (first.0, first.1));
@@ -241,13 +247,7 @@ impl Group {
     }
 
     /// No agent has room for the first session of a lane, and thus for none that is like it.
-    fn no_room(
-        &mut self,
-        lane: LaneNo,
-        seat: Seat,
-        course: &mut Course,
-        plan: &mut Plan,
-    ) -> Step {
+    fn no_room(&mut self, lane: LaneNo, seat: Seat, course: &mut Course, plan: &mut Plan) -> Step {
         let Some(number) = self.queue.get(seat.2).map(|entry| entry.request) else {
             return Step::Stop(Verdict::NoRoom);
         };
@@ -276,7 +276,8 @@ impl Group {
         }
         let strict_group = request.strict_group().is_some();
         let pools = self.pools_of(number);
-        let held_back = self.fleet.room.reserved().next().is_some() && self.fits_free(session, number, &pools);
+        let held_back =
+            self.fleet.room.reserved().next().is_some() && self.fits_free(session, number, &pools);
         if let Some(request) = self.requests.get_mut(number) {
             request.refused_in = pass;
             request.held_back = held_back;

@@ -42,15 +42,14 @@ impl Group {
             }
         }
         // The strategy may have put an easy kernel where a hard one had to go. Try again without strategy.
-        if self.requests.get(number)?.needs.len() > 1 { self.by_packing(session, &pools, until) } else { None }
+        if self.requests.get(number)?.needs.len() > 1 {
+            self.by_packing(session, &pools, until)
+        } else {
+            None
+        }
     }
 
-    fn by_strategy(
-        &mut self,
-        session: SessionNo,
-        pools: &Pools,
-        until: i64,
-    ) -> Option<SmallVec<[Part; 1]>> {
+    fn by_strategy(&mut self, session: SessionNo, pools: &Pools, until: i64) -> Option<SmallVec<[Part; 1]>> {
         let Self { queue, requests, fleet, members, table, .. } = self;
         let entry = queue.get(session)?;
         let request = requests.get(entry.request)?;
@@ -68,7 +67,7 @@ impl Group {
                 fleet.used(agent);
                 let part = Part { agent, amount: need.amounts.clone() };
                 fleet.room.take(agent, Run { ends: until, session, amount: part.amount.clone() });
-                taken.push((need.kernels[time], part));
+                taken.push((need.kernels.get(time).copied().unwrap_or(0), part));
             }
         }
         taken.sort_by_key(|(kernel, _)| *kernel);
@@ -91,13 +90,7 @@ impl Group {
     }
 
     /// A session gets the room that has been taken for it.
-    pub(super) fn place(
-        &mut self,
-        lane: u32,
-        seat: Seat,
-        parts: SmallVec<[Part; 1]>,
-        plan: &mut Plan,
-    ) {
+    pub(super) fn place(&mut self, lane: u32, seat: Seat, parts: SmallVec<[Part; 1]>, plan: &mut Plan) {
         let session = seat.2;
         self.queue.unseat(lane, seat);
         let Some(entry) = self.queue.get(session) else { return };

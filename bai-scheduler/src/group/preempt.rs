@@ -123,7 +123,7 @@ impl Group {
                 let sacrifice = self.cheapest(session, need, *pool, &gathered, preemption)?;
                 gathered.add(self, &sacrifice, need);
                 let part = Part { agent: sacrifice.agent, amount: need.amounts.clone() };
-                parts.push((need.kernels[time], part));
+                parts.push((need.kernels.get(time).copied().unwrap_or(0), part));
             }
         }
         parts.sort_by_key(|(kernel, _)| *kernel);
@@ -143,9 +143,8 @@ impl Group {
         let entry = self.queue.get(session)?;
         let wishes = wishes_of(entry, &self.members);
         let members = self.fleet.pool(pool).members.iter().copied();
-        let able = |agent: &AgentNo| {
-            wishes.allows(*agent) && need.amounts.fits(self.fleet.room.capacity(*agent))
-        };
+        let able =
+            |agent: &AgentNo| wishes.allows(*agent) && need.amounts.fits(self.fleet.room.capacity(*agent));
         let sacrifices = members
             .filter(able)
             .filter_map(|agent| self.sacrifice_on(agent, entry, need, gathered, preemption));
@@ -221,11 +220,8 @@ impl Group {
         let State::Held(held) = &other.state else { return None };
         let min_runtime = preemption.min_runtime.num_microseconds().unwrap_or(i64::MAX);
         let ran = self.now.saturating_sub(held.since);
-        let in_scope = in_scope(
-            preemption.scope,
-            self.accounts.owner(entry.owner),
-            self.accounts.owner(other.owner),
-        );
+        let in_scope =
+            in_scope(preemption.scope, self.accounts.owner(entry.owner), self.accounts.owner(other.owner));
         let fair = other.preemptible
             && !held.going
             && other.job_priority < entry.job_priority

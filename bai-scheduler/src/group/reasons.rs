@@ -104,7 +104,7 @@ impl Group {
             let Some(entry) = self.queue.get_mut(number) else { continue };
             entry.told = true;
             let session = entry.id;
-            if matches!(entry.state, State::Held(_)) {
+            if matches!(entry.state, State::Held(_) | State::Doomed) {
                 continue;
             }
             if let Some(explanation) = self.shared_explanation(number, &mut shared) {
@@ -141,8 +141,7 @@ impl Group {
         let entry = self.queue.get(number)?;
         let request = self.requests.get(entry.request)?;
         let candidate = self.candidate(number)?;
-        let mut outcomes =
-            self.checks().all(&candidate, entry.owner, request, entry.extras.as_deref());
+        let mut outcomes = self.checks().all(&candidate, entry.owner, request, entry.extras.as_deref());
         if matches!(entry.state, State::Claimed(_)) {
             // It has passed them, and counts against its own limits by now.
             outcomes.passed.extend(outcomes.failed.drain(..).map(|failure| failure.name));
@@ -205,9 +204,10 @@ impl Group {
             Verdict::NoRoom => WaitsFor::Room,
             Verdict::HeldBack => {
                 let others = self.reservations.iter().filter(|reservation| reservation.session != entry.id);
-                others.map(|reservation| reservation.session).next().map_or(WaitsFor::NextPass, |session| {
-                    WaitsFor::Reservation { session }
-                })
+                others
+                    .map(|reservation| reservation.session)
+                    .next()
+                    .map_or(WaitsFor::NextPass, |session| WaitsFor::Reservation { session })
             }
             Verdict::Claimed => match &entry.state {
                 State::Claimed(claim) => WaitsFor::Victims { ids: claim.victims.clone() },

@@ -46,7 +46,8 @@ fn whoever_ends_in_time_may_use_what_is_kept_and_others_not() {
     world.enqueue(limited(5, 1, 200));
     let plan = world.pass();
     assert_eq!(placed(&plan), [5]);
-    let verdict = |number| plan.unplaced.iter().find(|u| u.session == id(number)).unwrap().explanation.clone();
+    let verdict =
+        |number| plan.unplaced.iter().find(|u| u.session == id(number)).unwrap().explanation.clone();
     assert_eq!(verdict(2).verdict, Verdict::NoRoom);
     // 5 has taken what 3 and 4 might have had, so they lack room by now.
     assert_eq!(verdict(3).verdict, Verdict::NoRoom);

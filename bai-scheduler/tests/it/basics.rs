@@ -53,10 +53,7 @@ fn a_session_that_nobody_can_take_holds_up_nobody() {
     assert!(plan.reservations.is_empty());
     let verdicts: Vec<_> = plan.unplaced.iter().map(|unplaced| unplaced.explanation.verdict).collect();
     assert_eq!(verdicts, [Verdict::Impossible, Verdict::Impossible]);
-    assert_eq!(
-        plan.unplaced[1].explanation.sentence(),
-        "needs rocm.device 1; best agent has 0 free of 0"
-    );
+    assert_eq!(plan.unplaced[1].explanation.sentence(), "needs rocm.device 1; best agent has 0 free of 0");
 }
 
 #[test]
@@ -97,8 +94,11 @@ fn sessions_wait_for_those_they_depend_on() {
     assert_eq!(placed(&plan), [1]);
     let explanation = &plan.unplaced[0].explanation;
     assert_eq!(explanation.verdict, Verdict::Dependent);
-    let expected =
-        format!("Waiting dependency sessions to finish as success. (parent-1 ({}), parent-77 ({}))", id(1), id(77));
+    let expected = format!(
+        "Waiting dependency sessions to finish as success. (parent-1 ({}), parent-77 ({}))",
+        id(1),
+        id(77)
+    );
     assert_eq!(explanation.sentence(), expected);
     world.end(id(1), Outcome::Succeeded);
     assert!(world.pass().placements.is_empty());
@@ -165,6 +165,24 @@ fn a_delta_that_comes_twice_changes_nothing_the_second_time() {
     }
     let (capacity, free) = world.group.room_of(&"i-1".into()).unwrap();
     assert_eq!(capacity, free);
+}
+
+#[test]
+fn facts_may_come_in_any_order_and_thousands_of_them_before_the_first_pass() {
+    let mut world = World::new(Options::default());
+    let mut early = World::with_agents(Options::default(), &[agent("i-1", &[("cpu", 4)])]);
+    early.enqueue(cores(1, 3));
+    early.pass();
+    world.apply(Delta::Holds(Box::new(early.running[&id(1)].clone())));
+    assert!(world.pass().placements.is_empty());
+    world.join(agent("i-1", &[("cpu", 4), ("mem", 1)]));
+    for number in 2..3_000 {
+        world.enqueue(cores(number, 1));
+        world.apply(Delta::Agent(Box::new(agent("i-1", &[("cpu", 4), ("mem", 1)]))));
+    }
+    assert_eq!(placed(&world.pass()), [2]);
+    world.apply(Delta::Ended(id(1), Outcome::Succeeded));
+    assert_eq!(placed(&world.pass()), [3, 4, 5]);
 }
 
 #[test]

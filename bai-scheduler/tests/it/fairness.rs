@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bai_core::slots::ResourceSlots;
 use bai_core::{ProjectId, UserId};
 use bai_scheduler::testing::{agent, at, session, slots};
-use bai_scheduler::{Delta, FairShare, Holder, Options, Owner, Outcome, Session, UsageSlice};
+use bai_scheduler::{Delta, FairShare, Holder, Options, Outcome, Owner, Session, UsageSlice};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -49,7 +49,9 @@ impl Ledger {
             let slices = self.slices.entry(holder.clone()).or_default();
             match slices.last_mut() {
                 // One slice an hour.
-                Some(last) if (middle - last.at).num_seconds() < 3_600 => last.slot_seconds.add(&slot_seconds),
+                Some(last) if (middle - last.at).num_seconds() < 3_600 => {
+                    last.slot_seconds.add(&slot_seconds)
+                }
                 _ => slices.push(UsageSlice { at: middle, slot_seconds }),
             }
             let slices = slices.clone();
@@ -146,8 +148,7 @@ proptest! {
 fn domains_come_before_projects_and_projects_before_users() {
     let mut world = World::with_agents(fair(TimeDelta::hours(6)), &[agent("i-1", &[("cpu", 40)])]);
     // The domain `one` has one user, `two` has a project of one and a project of two.
-    let owners =
-        [member(1, 1, "one"), member(2, 2, "two"), member(3, 3, "two"), member(4, 3, "two")];
+    let owners = [member(1, 1, "one"), member(2, 2, "two"), member(3, 3, "two"), member(4, 3, "two")];
     world.apply(Delta::Weight(Holder::Project(owners[2].project), 3_000));
     let mut ledger = Ledger::default();
     saturate(&mut world, &owners, 1_000, &mut ledger);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use bai_scheduler::testing::{agent, at, id, owner, session};
-use bai_scheduler::{
-    Backfill, Concentrated, Delta, Dependency, DependencyState, Direction, Drf, FairShare, Fifo, Group, Holder,
-    Legacy, Lifo, Limits, Options, Outcome, Plan, RoundRobin, Session, SessionGroup, SessionGroupId,
-};
 use bai_core::slots::DefaultForUnspecified;
 use bai_core::status::ClusterMode;
 use bai_scheduler::testing::slots;
+use bai_scheduler::testing::{agent, at, id, owner, session};
+use bai_scheduler::{
+    Backfill, Concentrated, Delta, Dependency, DependencyState, Direction, Drf, FairShare, Fifo, Group,
+    Holder, Legacy, Lifo, Limits, Options, Outcome, Plan, RoundRobin, Session, SessionGroup, SessionGroupId,
+};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -95,9 +95,8 @@ fn enqueued(number: u128, event: &Event) -> Option<Session> {
     if *minutes > 0 {
         session.max_runtime = Some(chrono::TimeDelta::minutes(i64::from(*minutes)));
     }
-    let group = |direction, strict| {
-        Some(SessionGroup { id: SessionGroupId(Uuid::from_u128(1)), direction, strict })
-    };
+    let group =
+        |direction, strict| Some(SessionGroup { id: SessionGroupId(Uuid::from_u128(1)), direction, strict });
     match special {
         0 => session.group = group(Direction::Spread, true),
         1 => session.group = group(Direction::Pack, false),
@@ -127,7 +126,8 @@ fn happen(world: &mut World, number: u128, event: &Event) {
         Event::Enqueue { .. } => {
             let mut session = enqueued(number, event).unwrap();
             for dependency in &mut session.dependencies {
-                let alive = world.pending.contains_key(&dependency.id) || world.running.contains_key(&dependency.id);
+                let alive =
+                    world.pending.contains_key(&dependency.id) || world.running.contains_key(&dependency.id);
                 if !alive {
                     dependency.state = DependencyState::Succeeded;
                 }
@@ -150,9 +150,10 @@ fn happen(world: &mut World, number: u128, event: &Event) {
             let known = world.agents.get(&agent_id(*which));
             if known.is_none_or(|agent| !agent.schedulable || agent.capacity.is_zero()) {
                 let capacity = [("cpu", u64::from(*cpu) + 4), ("cuda.device", u64::from(cpu % 3))];
-                let used = world.running.values().any(|running| {
-                    running.agents.iter().flatten().any(|agent| *agent == agent_id(*which))
-                });
+                let used = world
+                    .running
+                    .values()
+                    .any(|running| running.agents.iter().flatten().any(|agent| *agent == agent_id(*which)));
                 if !used {
                     world.join(agent(agent_id(*which).as_str(), &capacity));
                 }
@@ -191,7 +192,8 @@ fn happen(world: &mut World, number: u128, event: &Event) {
 
 /// All of a plan that follows from the facts alone: what was told before does not.
 fn decisions(plan: &Plan) -> String {
-    serde_json::to_string(&(&plan.placements, &plan.reservations, &plan.cancellations, &plan.wake_at)).unwrap()
+    serde_json::to_string(&(&plan.placements, &plan.reservations, &plan.cancellations, &plan.wake_at))
+        .unwrap()
 }
 
 fn reasons(group: &mut Group) -> String {

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use bai_core::slots::DefaultForUnspecified;
 use bai_core::status::SessionType;
 use bai_scheduler::testing::{agent, id, owner, session, slots};
-use bai_scheduler::{
-    Candidate, Delta, Holder, Limits, Options, Outcome, Session, Validator, Verdict,
-};
+use bai_scheduler::{Candidate, Delta, Holder, Limits, Options, Outcome, Session, Validator, Verdict};
 
 use crate::world::{World, placed};
 

@@ -19,7 +19,9 @@ pub(crate) struct World {
 }
 
 pub(crate) fn types() -> SlotTypes {
-    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)].into_iter().collect()
+    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)]
+        .into_iter()
+        .collect()
 }
 
 impl World {
@@ -105,7 +107,8 @@ impl World {
             let since = at(self.now);
             let ends_at = session.max_runtime.map(|limit| since + limit);
             let agents = placement.agents.iter().cloned().map(Some).collect();
-            self.running.insert(placement.session, Running { session, agents, since, ends_at, leaving: false });
+            self.running
+                .insert(placement.session, Running { session, agents, since, ends_at, leaving: false });
         }
         for cancellation in &plan.cancellations {
             self.end(cancellation.session, Outcome::Failed);
@@ -116,7 +119,8 @@ impl World {
     pub(crate) fn end_due(&mut self) {
         let now = at(self.now);
         let over = |running: &Running| running.ends_at.is_some_and(|end| end <= now);
-        let due: Vec<_> = self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
+        let due: Vec<_> =
+            self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
         for id in due {
             self.end(id, Outcome::Succeeded);
         }
@@ -155,7 +159,10 @@ impl World {
         for (agent, (slots, kernels)) in held {
             let capacity = &self.agents[agent].capacity;
             assert!(slots.normalized().fits_in(capacity), "{agent}: {slots} of {capacity}");
-            assert!(self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most), "{agent}: {kernels}");
+            assert!(
+                self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most),
+                "{agent}: {kernels}"
+            );
             // And the group's own books say the same, unless room is claimed ahead of time.
             if self.options.preemption.is_some() {
                 continue;
