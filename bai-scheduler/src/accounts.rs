@@ -1,6 +1,6 @@
 //! Owners: what they use, what they may use, what they have used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bai_core::slots::{DefaultForUnspecified, ResourceSlots};
@@ -65,7 +65,7 @@ pub(crate) struct Account {
     faded: Vec<u128>,
     weight: u32,
     /// Lanes that wait for this account to use less.
-    parked: Vec<u32>,
+    parked: BTreeSet<u32>,
 }
 
 impl Account {
@@ -84,7 +84,7 @@ impl Account {
             history: Vec::new(),
             faded: Vec::new(),
             weight: 1_000,
-            parked: Vec::new(),
+            parked: BTreeSet::new(),
         }
     }
 
@@ -223,7 +223,7 @@ impl Accounts {
             if !private {
                 amounts.take_from(&mut account.used);
             }
-            woken.append(&mut account.parked);
+            woken.extend(std::mem::take(&mut account.parked));
         }
         woken
     }
@@ -249,7 +249,7 @@ impl Accounts {
 
     /// A lane waits until an account uses less or may use more.
     pub(crate) fn park(&mut self, account: AccountNo, lane: u32) {
-        self.list[account as usize].parked.push(lane);
+        self.list[account as usize].parked.insert(lane);
     }
 
     /// New limits; the lanes that may go on are returned.
@@ -268,7 +268,7 @@ impl Accounts {
         account.limit = limit;
         account.pending_limit = pending;
         account.limits = Arc::new(limits);
-        Ok(std::mem::take(&mut account.parked))
+        Ok(std::mem::take(&mut account.parked).into_iter().collect())
     }
 
     /// Usage in other groups; the lanes that may go on are returned.
@@ -284,7 +284,7 @@ impl Accounts {
         account.elsewhere = vec![0; table.width()];
         amounts.add_to(&mut account.elsewhere);
         account.sessions_elsewhere = sessions;
-        Ok(std::mem::take(&mut account.parked))
+        Ok(std::mem::take(&mut account.parked).into_iter().collect())
     }
 
     pub(crate) fn set_history(

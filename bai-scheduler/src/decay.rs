@@ -42,7 +42,7 @@ pub fn faded(amount: u128, age: i64, half_life: Option<i64>) -> u128 {
     }
     let weight = u128::from(fraction_weight(age % half_life, half_life));
     // Amounts are far below 2^96; the product of a larger one would not fit.
-    (amount.min(u128::MAX >> POINT) * weight >> POINT) >> whole
+    ((amount.min(u128::MAX >> POINT) * weight) >> POINT) >> whole
 }
 
 /// 2^(-part/whole) for a part below the whole.
@@ -52,7 +52,7 @@ fn fraction_weight(part: i64, whole: i64) -> u64 {
     let mut weight = 1_u128 << POINT;
     for (at, root) in ROOTS.iter().enumerate() {
         if fraction >> (ROOTS.len() - 1 - at) & 1 == 1 {
-            weight = weight * u128::from(*root) >> POINT;
+            weight = (weight * u128::from(*root)) >> POINT;
         }
     }
     u64::try_from(weight).unwrap_or(u64::MAX)

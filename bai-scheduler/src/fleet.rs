@@ -97,6 +97,8 @@ pub(crate) struct Fleet {
     /// By architecture: the agent that was used last.
     last_used: BTreeMap<String, AgentId>,
     pass: u64,
+    /// Counts the times that pools were made anew.
+    state: u64,
 }
 
 impl Fleet {
@@ -115,6 +117,7 @@ impl Fleet {
             total: Vec::new(),
             last_used: BTreeMap::new(),
             pass: 0,
+            state: 0,
         }
     }
 
@@ -252,6 +255,7 @@ impl Fleet {
             let capacity = self.room.capacity(*agent);
             self.total.iter_mut().zip(capacity).for_each(|(sum, has)| *sum = sum.saturating_add(*has));
         }
+        self.state += 1;
         self.pools.clear();
         self.by_site.clear();
         self.by_members.clear();
@@ -265,13 +269,15 @@ impl Fleet {
             return *pool;
         }
         let mut members: Vec<AgentNo> =
-            self.agents().filter(|agent| self.accepts(site, &self.nodes[*agent as usize])).collect();
+            self.agents().filter(|agent| rejection(site, &self.nodes[*agent as usize]).is_none()).collect();
         members.sort_unstable_by_key(|agent| self.nodes[*agent as usize].rank);
         let fresh = u32::try_from(self.pools.len()).unwrap_or(u32::MAX);
         let number = *self.by_members.entry(members.clone()).or_insert(fresh);
         if number == fresh {
             let mut contains = vec![false; self.nodes.len()];
-            members.iter().for_each(|agent| contains[*agent as usize] = true);
+            for agent in &members {
+                contains[*agent as usize] = true;
+            }
             self.pools.push(Pool { members, contains, orders: Vec::new() });
         }
         self.by_site.insert(site.clone(), number);
@@ -282,41 +288,29 @@ impl Fleet {
         &self.pools[number as usize]
     }
 
-    fn accepts(&self, site: &Site, node: &Node) -> bool {
-        self.rejection(site, node).is_none()
-    }
-
-    /// The first rule by which a site rejects an agent.
-    fn rejection(&self, site: &Site, node: &Node) -> Option<fn(&mut SiteReport)> {
-        if !node.usable() {
-            return Some(|report| report.unavailable += 1);
-        }
-        if site.architecture != node.architecture {
-            return Some(|report| report.architecture += 1);
-        }
-        let has = |image: &String| node.images.as_ref().is_none_or(|images| images.contains(image));
-        if !site.images.iter().all(has) {
-            return Some(|report| report.image += 1);
-        }
-        if site.only.as_ref().is_some_and(|only| only.binary_search(&node.id).is_err()) {
-            return Some(|report| report.designated += 1);
-        }
-        None
-    }
-
     /// Counts the agents that a site rejects.
     pub(crate) fn site_report(&self, site: &Site) -> SiteReport {
         let mut report = SiteReport::default();
         for node in self.nodes.iter().filter(|node| node.present) {
-            if let Some(count) = self.rejection(site, node) {
+            if let Some(count) = rejection(site, node) {
                 count(&mut report);
             }
         }
         report
     }
 
-    pub(crate) fn present(&self) -> usize {
-        self.nodes.iter().filter(|node| node.present).count()
+    /// Changes whenever pools do.
+    pub(crate) fn state(&self) -> u64 {
+        self.state
+    }
+
+    /// Forgets the orders when it would take longer to bring them up to date than to make them anew.
+    pub(crate) fn tidy(&mut self) {
+        if self.room.log_is_long() {
+            self.room.compact_grown();
+            self.room.clear_log();
+            self.pools.iter_mut().for_each(|pool| pool.orders.clear());
+        }
     }
 
     /// Starts a pass.
@@ -340,4 +334,22 @@ impl Fleet {
         }
         self.room.clear_log();
     }
+}
+
+/// The first rule by which a site rejects an agent.
+fn rejection(site: &Site, node: &Node) -> Option<fn(&mut SiteReport)> {
+    if !node.usable() {
+        return Some(|report| report.unavailable += 1);
+    }
+    if site.architecture != node.architecture {
+        return Some(|report| report.architecture += 1);
+    }
+    let has = |image: &String| node.images.as_ref().is_none_or(|images| images.contains(image));
+    if !site.images.iter().all(has) {
+        return Some(|report| report.image += 1);
+    }
+    if site.only.as_ref().is_some_and(|only| only.binary_search(&node.id).is_err()) {
+        return Some(|report| report.designated += 1);
+    }
+    None
 }

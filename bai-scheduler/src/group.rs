@@ -113,9 +113,9 @@ impl Group {
         let read = |row: &[i64]| {
             let slots = self.table.ids();
             slots
-                .filter_map(|slot| {
+                .map(|slot| {
                     let units = row.get(slot.index()).copied().unwrap_or(0);
-                    Some((self.table.name(slot).to_owned(), self.table.amount(slot, units)))
+                    (self.table.name(slot).to_owned(), self.table.amount(slot, units))
                 })
                 .collect()
         };

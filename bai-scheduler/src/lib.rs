@@ -65,3 +65,8 @@ pub use select::{AgentView, Concentrated, Dispersed, Legacy, Profile, RoundRobin
 pub use sequence::{Drf, FairShare, Fifo, Level, Lifo, Sequencer, Standing, Waiting};
 pub use slots::{SlotOrder, SlotTable};
 pub use validate::{Candidate, Failure, Validator};
+
+/// The examples of the guide are compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/scheduling.md")]
+mod guide {}

@@ -88,6 +88,8 @@ pub(crate) struct Held {
     pub(crate) ended: Vec<usize>,
     /// What counts against the owner's limits.
     pub(crate) charged: Arc<Amounts>,
+    /// Whether it counts against the owner's limits.
+    pub(crate) counted: bool,
     /// It has been told to go, to make room for another one.
     pub(crate) going: bool,
 }

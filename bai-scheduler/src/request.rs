@@ -11,6 +11,7 @@ use bai_core::{AgentId, Result};
 
 use crate::explain::RoomReport;
 use crate::fleet::Site;
+use crate::group::Pools;
 use crate::model::{Designation, Kernel, Session, SessionGroup};
 use crate::room::NEVER;
 use crate::select::Profile;
@@ -79,6 +80,8 @@ pub(crate) struct Request {
     pub(crate) refused_in: u64,
     /// It would have found room then if none had been reserved.
     pub(crate) held_back: bool,
+    /// Pools of the needs, and the state of the fleet for which they hold.
+    pub(crate) pools: (u64, Pools),
     /// Whether the agents could take it if they were empty; `None` when nobody has asked yet.
     pub(crate) possible: Option<bool>,
     /// Why the agents have no room, and the version of the room for which that holds.
@@ -223,6 +226,7 @@ impl Requests {
             refused: false,
             refused_in: 0,
             held_back: false,
+            pools: (0, Pools::new()),
             possible: None,
             report: None,
         }
@@ -236,7 +240,9 @@ impl Requests {
         order: &SlotOrder,
     ) -> Need {
         let mut amounts = Amounts::default();
-        kernels.iter().for_each(|kernel| amounts.add_all(kernel));
+        for kernel in kernels {
+            amounts.add_all(kernel);
+        }
         let zeros = key.kernels.iter().flat_map(|kernel| kernel.zeros.iter().copied());
         let zeros: Vec<_> = zeros.filter(|slot| amounts.of(*slot) == 0).collect();
         let mut images: Vec<_> = key.kernels.iter().map(|kernel| kernel.image.clone()).collect();

@@ -28,6 +28,7 @@ pub(crate) type AgentNo = u32;
 /// Rows of amounts, one after another.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
+    count: usize,
     width: usize,
     cells: Vec<Units>,
 }
@@ -44,7 +45,8 @@ impl Rows {
     }
 
     fn push(&mut self) {
-        self.cells.resize(self.cells.len() + self.width, 0);
+        self.count += 1;
+        self.cells.resize(self.count * self.width, 0);
     }
 
     /// Makes room for slots that are new.
@@ -52,12 +54,13 @@ impl Rows {
         if width <= self.width {
             return;
         }
-        let mut cells = Vec::with_capacity(self.cells.len() / self.width.max(1) * width);
-        for row in self.cells.chunks(self.width.max(1)) {
-            cells.extend_from_slice(row);
-            cells.resize(cells.len() + width - self.width, 0);
+        let mut wide = Self { count: self.count, width, cells: vec![0; self.count * width] };
+        if self.width > 0 {
+            for (new, old) in wide.cells.chunks_mut(width).zip(self.cells.chunks(self.width)) {
+                new[..self.width].copy_from_slice(old);
+            }
         }
-        *self = Self { width, cells };
+        *self = wide;
     }
 }
 
@@ -203,10 +206,19 @@ impl Room {
 
     /// Agents that have more room than when this was asked last.
     pub(crate) fn take_grown(&mut self) -> Vec<AgentNo> {
-        let mut grown = std::mem::take(&mut self.grown);
-        grown.sort_unstable();
-        grown.dedup();
-        grown
+        self.compact_grown();
+        std::mem::take(&mut self.grown)
+    }
+
+    /// Whether so much has been noted that it is cheaper to begin anew. (Nobody catches up with the log while no pass is made.)
+    pub(crate) fn log_is_long(&self) -> bool {
+        self.log.len().max(self.grown.len()) > 1_024 + 4 * self.runs.len()
+    }
+
+    /// Keeps each grown agent once.
+    pub(crate) fn compact_grown(&mut self) {
+        self.grown.sort_unstable();
+        self.grown.dedup();
     }
 
     /// Agents whose view has changed, oldest first, since the log was cleared.

@@ -93,13 +93,17 @@ fn changes(id: SessionId, old: Option<&Session>, new: &Session, context: &Contex
     if span(old, context) != (at, ends_at) {
         deltas.push(Delta::Started { session: id, at, ends_at });
     }
+    if old.status.occupies_quota() && !new.status.occupies_quota() {
+        deltas.push(Delta::Leaving(id));
+    }
     deltas
 }
 
 fn holds(record: &Session, context: &Context<'_>) -> Delta {
     let (since, ends_at) = span(record, context);
     let agents = record.kernels.iter().map(|kernel| holder(kernel).cloned()).collect();
-    Delta::Holds(Box::new(Running { session: session(record, context), agents, since, ends_at }))
+    let leaving = !record.status.occupies_quota();
+    Delta::Holds(Box::new(Running { session: session(record, context), agents, since, ends_at, leaving }))
 }
 
 /// Since when a session holds its agents, and when it ends at the latest.
@@ -129,7 +133,7 @@ fn session(record: &Session, context: &Context<'_>) -> bai_scheduler::Session {
         session_type: record.session_type,
         private: false,
         cluster_mode: record.cluster_mode,
-        starts_at: record.starts_at,
+        starts_at: record.starts_at.filter(|_| record.session_type == SessionType::Batch),
         max_runtime: max_runtime(record, context),
         dependencies: dependencies.filter_map(|id| context.dependencies.get(id)).cloned().collect(),
         designated: record.spec.designated_agents.clone(),

@@ -9,9 +9,10 @@ use super::{Group, capacity_rules, half_life};
 use crate::model::{Delta, DependencyState, Designation, Outcome, Running, Session, SessionGroupId};
 use crate::options::Options;
 use crate::queue::{Entry, Extras, Held, Part, SessionNo, State};
+use crate::request::Request;
 use crate::room::{NEVER, Run};
 use crate::sequence::Waiting;
-use crate::slots::SlotId;
+use crate::slots::{Amounts, SlotId};
 
 impl Group {
     /// Takes note of a change.
@@ -19,6 +20,7 @@ impl Group {
     /// # Errors
     /// `Invalid` when an amount is negative; the change is then not made.
     pub fn apply(&mut self, delta: Delta) -> Result<()> {
+        self.fleet.tidy();
         match delta {
             Delta::Agent(agent) => return self.fleet.put(&agent, &mut self.table),
             Delta::AgentSchedulable(id, schedulable) => self.fleet.set_schedulable(&id, schedulable),
@@ -31,6 +33,7 @@ impl Group {
                 self.start(session, at.timestamp_micros(), ends);
             }
             Delta::KernelEnded(session, kernel) => self.end_kernel(session, kernel),
+            Delta::Leaving(session) => self.leaving(session),
             Delta::Ended(session, outcome) => self.end(session, outcome),
             Delta::Requeued(session, failed) => self.requeue(session, failed),
             Delta::Limits(holder, limits) => {
@@ -209,6 +212,9 @@ impl Group {
                 self.end_kernel(id, kernel);
             }
         }
+        if running.leaving {
+            self.leaving(id);
+        }
         Ok(())
     }
 
@@ -235,7 +241,8 @@ impl Group {
         }
         self.accounts.charge(owner, &total, private, self.table.width());
         self.accounts.count_session(owner, private, true);
-        let held = Held { since, ends, parts, ended: Vec::new(), charged: total, going: false };
+        let held =
+            Held { since, ends, parts, ended: Vec::new(), charged: total, counted: true, going: false };
         if let Some(entry) = self.queue.get_mut(number) {
             entry.state = State::Held(Box::new(held));
         }
@@ -284,9 +291,12 @@ impl Group {
         }
         held.ended.push(kernel);
         let counted = amount.without(SlotId::KERNELS);
-        let mut charged = (*held.charged).clone();
-        charged.take_all(&counted);
-        held.charged = Arc::new(charged);
+        let counts = held.counted;
+        if counts {
+            let mut charged = (*held.charged).clone();
+            charged.take_all(&counted);
+            held.charged = Arc::new(charged);
+        }
         let ends = held.ends;
         let Some(part) = held.parts.get_mut(if together { 0 } else { kernel }) else { return };
         let (agent, old) = (part.agent, part.amount.clone());
@@ -298,7 +308,28 @@ impl Group {
         if !rest.is_zero() {
             self.fleet.room.take(agent, Run { ends, session: number, amount: rest });
         }
-        let lanes = self.accounts.discharge(owner, &counted, private);
+        if counts {
+            let lanes = self.accounts.discharge(owner, &counted, private);
+            self.queue.unpark(lanes);
+        }
+    }
+
+    /// A session that is being ended counts no more.
+    fn leaving(&mut self, session: SessionId) {
+        let Some(number) = self.queue.find(session) else { return };
+        let Some(entry) = self.queue.get_mut(number) else { return };
+        let (owner, request) = (entry.owner, entry.request);
+        let State::Held(held) = &mut entry.state else { return };
+        if std::mem::replace(&mut held.counted, false) {
+            let charged = std::mem::take(&mut held.charged);
+            self.uncount(owner, request, &charged);
+        }
+    }
+
+    fn uncount(&mut self, owner: u32, request: u32, charged: &Amounts) {
+        let private = self.requests.get(request).is_some_and(Request::private);
+        self.accounts.count_session(owner, private, false);
+        let lanes = self.accounts.discharge(owner, charged, private);
         self.queue.unpark(lanes);
     }
 
@@ -341,16 +372,16 @@ impl Group {
         let Some(entry) = self.queue.get_mut(number) else { return };
         let State::Held(held) = std::mem::replace(&mut entry.state, State::Early) else { return };
         let (owner, group) = (entry.owner, entry.extras.as_ref().and_then(|extras| extras.group));
-        let private = self.requests.get(entry.request).is_some_and(crate::request::Request::private);
+        let request = entry.request;
         for part in held.parts.iter().filter(|part| !part.amount.is_zero()) {
             self.fleet.room.give_back(part.agent, number, &part.amount);
         }
         if let Some(group) = group {
             self.count_member(group.id, &held.parts, false);
         }
-        self.accounts.count_session(owner, private, false);
-        let lanes = self.accounts.discharge(owner, &held.charged, private);
-        self.queue.unpark(lanes);
+        if held.counted {
+            self.uncount(owner, request, &held.charged);
+        }
     }
 
     fn requeue(&mut self, session: SessionId, failed: Vec<AgentId>) {
@@ -400,10 +431,14 @@ impl Group {
             .iter()
             .filter_map(|(number, entry)| matches!(entry.state, State::Queued(_)).then_some(number))
             .collect();
-        queued.iter().for_each(|number| self.unroute(*number));
+        for number in &queued {
+            self.unroute(*number);
+        }
         self.options = options;
         self.requests.rebuild(&self.table, &self.options.slot_order);
-        queued.iter().for_each(|number| self.route(*number));
+        for number in queued {
+            self.route(number);
+        }
         let lanes: Vec<_> = self.queue.lanes().map(|(number, _)| number).collect();
         self.queue.unpark(lanes);
         Ok(())

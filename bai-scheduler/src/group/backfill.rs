@@ -57,9 +57,12 @@ impl Group {
                 best = Some((at, *agent));
             }
         }
-        let (from, agent) = match best {
-            Some(best) => best,
-            None => (NEVER, self.closest(session, *pool, &need.amounts).first().copied()?),
+        let (from, agent) = if let Some(best) = best {
+            best
+        } else {
+            let able = self.able(session, *pool, &need.amounts);
+            let lack = |agent: &AgentNo| lack(&need.amounts, self.fleet.room.view(*agent));
+            (NEVER, able.min_by_key(lack)?)
         };
         Some(Promise { from, parts: vec![(agent, (*need.amounts).clone())] })
     }
@@ -128,9 +131,8 @@ impl Group {
                 }
                 let Some(agent) = closest.peek() else {
                     // The closest agent for one kernel was the only one for another: leave closeness aside.
-                    let agents = self.pack_rows(session, pools, |agent| {
-                        self.fleet.room.capacity(agent).to_vec()
-                    })?;
+                    let agents =
+                        self.pack_rows(session, pools, |agent| self.fleet.room.capacity(agent).to_vec())?;
                     return Some(Promise { from: NEVER, parts: parts(request, &agents) });
                 };
                 agents[*kernel] = *agent;
@@ -141,22 +143,31 @@ impl Group {
 
     /// Agents that could take a need if they were empty, those first that lack the least.
     fn closest(&self, session: SessionNo, pool: u32, need: &Amounts) -> Vec<AgentNo> {
-        let Some(entry) = self.queue.get(session) else { return Vec::new() };
-        let wishes = wishes_of(entry, &self.members);
-        let room = &self.fleet.room;
-        let able = |agent: &AgentNo| wishes.allows(*agent) && need.fits(room.capacity(*agent));
-        let mut agents: Vec<_> = self.fleet.pool(pool).members.iter().copied().filter(able).collect();
+        let mut agents: Vec<_> = self.able(session, pool, need).collect();
         // In the order of the ids already, which the stable sort keeps for equals.
-        agents.sort_by_cached_key(|agent| lack(need, room.view(*agent)));
+        agents.sort_by_cached_key(|agent| lack(need, self.fleet.room.view(*agent)));
         agents
+    }
+
+    /// Agents that could take a need if they were empty, in the order of the ids.
+    fn able<'a>(
+        &'a self,
+        session: SessionNo,
+        pool: u32,
+        need: &'a Amounts,
+    ) -> impl Iterator<Item = AgentNo> + 'a {
+        let wishes = self.queue.get(session).map(|entry| wishes_of(entry, &self.members));
+        let allowed = move |agent: &AgentNo| wishes.is_none_or(|wishes| wishes.allows(*agent));
+        let members = self.fleet.pool(pool).members.iter().copied();
+        members.filter(allowed).filter(|agent| need.fits(self.fleet.room.capacity(*agent)))
     }
 }
 
 /// How much of a need is missing, in millionths of what is needed, all slots together.
-pub(super) fn lack(need: &Amounts, free: &[Units]) -> i128 {
+fn lack(need: &Amounts, free: &[Units]) -> i128 {
     let lacking = need.iter().map(|(slot, units)| {
-        let has = free.get(slot.index()).copied().unwrap_or(0);
-        i128::from(units.saturating_sub(has).max(0)) * 1_000_000 / i128::from(units.max(1))
+        let short = units.saturating_sub(free.get(slot.index()).copied().unwrap_or(0));
+        if short <= 0 { 0 } else { i128::from(short) * 1_000_000 / i128::from(units) }
     });
     lacking.sum()
 }

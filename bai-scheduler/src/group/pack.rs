@@ -62,7 +62,9 @@ impl<R: Fn(AgentNo) -> Vec<Units>> Packing<R> {
                 };
                 placed += 1;
                 let kernels = if need.together { &need.kernels[..] } else { &need.kernels[time..=time] };
-                kernels.iter().for_each(|kernel| agents[*kernel] = agent);
+                for kernel in kernels {
+                    agents[*kernel] = agent;
+                }
             }
         }
         Ok(agents)
@@ -89,8 +91,13 @@ impl<R: Fn(AgentNo) -> Vec<Units>> Packing<R> {
 impl Group {
     /// The pools of the needs of a request.
     pub(super) fn pools_of(&mut self, request: u32) -> Pools {
-        let Some(request) = self.requests.get(request) else { return Pools::new() };
-        request.needs.iter().map(|need| self.fleet.pool_of(&need.site)).collect()
+        let Some(request) = self.requests.get_mut(request) else { return Pools::new() };
+        let state = self.fleet.state();
+        if request.pools.0 != state {
+            let pools = request.needs.iter().map(|need| self.fleet.pool_of(&need.site)).collect();
+            request.pools = (state, pools);
+        }
+        request.pools.1.clone()
     }
 
     /// Whether empty agents could take a request.

@@ -56,7 +56,7 @@ impl Group {
         for priority in self.queue.priorities() {
             self.serve_band(priority, &mut course, &mut plan);
         }
-        self.finish(course, &mut plan);
+        self.finish(&course, &mut plan);
         plan
     }
 
@@ -296,7 +296,7 @@ impl Group {
     }
 
     /// Puts everything back in place and tells what is new.
-    fn finish(&mut self, course: Course, plan: &mut Plan) {
+    fn finish(&mut self, course: &Course, plan: &mut Plan) {
         for (lane, seat) in &course.aside {
             self.queue.seat(*lane, *seat);
         }

@@ -37,7 +37,9 @@ impl Group {
             return Some(parts);
         }
         if let Some(turn) = turn {
-            turn.into_iter().for_each(|(architecture, agent)| self.fleet.set_last_used(&architecture, agent));
+            for (architecture, agent) in turn {
+                self.fleet.set_last_used(&architecture, agent);
+            }
         }
         // The strategy may have put an easy kernel where a hard one had to go. Try again without strategy.
         if self.requests.get(number)?.needs.len() > 1 {
@@ -65,7 +67,7 @@ impl Group {
                 fleet.used(agent);
                 let part = Part { agent, amount: need.amounts.clone() };
                 fleet.room.take(agent, Run { ends: until, session, amount: part.amount.clone() });
-                taken.push((need.kernels[time], part));
+                taken.push((need.kernels.get(time).copied().unwrap_or(0), part));
             }
         }
         taken.sort_by_key(|(kernel, _)| *kernel);

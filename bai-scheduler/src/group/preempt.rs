@@ -21,6 +21,9 @@ use crate::room::AgentNo;
 use crate::sequence::dominant;
 use crate::slots::{Amounts, Units};
 
+/// Sessions that are pushed out.
+type Victims = BTreeMap<SessionNo, SessionId>;
+
 /// A session that may be pushed out.
 #[derive(Debug, Clone)]
 struct Victim {
@@ -41,7 +44,7 @@ struct Sacrifice {
 /// What a gang has gathered so far.
 #[derive(Default)]
 struct Gathered {
-    victims: BTreeMap<SessionNo, SessionId>,
+    victims: Victims,
     /// By agent: what victims free and what kernels take.
     freed: BTreeMap<AgentNo, Amounts>,
     taken: BTreeMap<AgentNo, Amounts>,
@@ -109,7 +112,7 @@ impl Group {
         &mut self,
         session: SessionNo,
         preemption: &Preemption,
-    ) -> Option<(SmallVec<[Part; 1]>, BTreeMap<SessionNo, SessionId>)> {
+    ) -> Option<(SmallVec<[Part; 1]>, Victims)> {
         let number = self.queue.get(session)?.request;
         let pools = self.pools_of(number);
         let request = self.requests.get(number)?;
@@ -120,7 +123,7 @@ impl Group {
                 let sacrifice = self.cheapest(session, need, *pool, &gathered, preemption)?;
                 gathered.add(self, &sacrifice, need);
                 let part = Part { agent: sacrifice.agent, amount: need.amounts.clone() };
-                parts.push((need.kernels[time], part));
+                parts.push((need.kernels.get(time).copied().unwrap_or(0), part));
             }
         }
         parts.sort_by_key(|(kernel, _)| *kernel);

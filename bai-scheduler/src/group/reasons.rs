@@ -104,7 +104,7 @@ impl Group {
             let Some(entry) = self.queue.get_mut(number) else { continue };
             entry.told = true;
             let session = entry.id;
-            if matches!(entry.state, State::Held(_)) {
+            if matches!(entry.state, State::Held(_) | State::Doomed) {
                 continue;
             }
             if let Some(explanation) = self.shared_explanation(number, &mut shared) {

@@ -31,6 +31,8 @@ pub enum Delta {
     },
     /// One kernel of a session, by its position, has ended; its room is free.
     KernelEnded(SessionId, usize),
+    /// A session is being ended: it holds its agents until [`Delta::Ended`], but counts against no limit any more.
+    Leaving(SessionId),
     /// A session holds nothing and waits for nothing any more.
     Ended(SessionId, Outcome),
     /// A session that was placed, reserved or preempted waits again (lost race, failed start, rescheduling): the agents, if

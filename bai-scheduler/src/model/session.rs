@@ -143,4 +143,6 @@ pub struct Running {
     pub since: Timestamp,
     /// When it ends at the latest, if that is known.
     pub ends_at: Option<Timestamp>,
+    /// It is being ended: it holds its agents but counts against no limit any more.
+    pub leaving: bool,
 }

@@ -11,6 +11,8 @@
 //!
 //! Ends that are not known never come. An end that is overdue comes a microsecond from now.
 
+use smallvec::SmallVec;
+
 use crate::slots::{Amounts, Units};
 
 use super::{AgentNo, Room, Run};
@@ -81,7 +83,7 @@ impl Room {
 
     /// Whether an agent has this much from now until `until`, its reservations respected.
     pub(crate) fn fits_until(&self, agent: AgentNo, need: &Amounts, until: i64) -> bool {
-        need.fits(&self.least(agent, until))
+        need.fits(self.free.row(agent)) && need.fits(&self.least(agent, until))
     }
 
     /// The soonest time from which an agent has `need` for `length` microseconds, as far as ends are known.
@@ -89,10 +91,14 @@ impl Room {
         if self.holds.contains_key(&agent) {
             return self.soonest_between_holds(agent, need, length).filter(|at| *at < before);
         }
-        let mut free = self.free.row(agent).to_vec();
-        if need.fits(&free) {
+        if need.fits(self.free.row(agent)) {
             return Some(self.now);
         }
+        let soonest_end = self.runs(agent).first().map_or(NEVER, |run| self.end_of(run));
+        if soonest_end == NEVER || soonest_end >= before || !need.fits(self.capacity.row(agent)) {
+            return None;
+        }
+        let mut free: SmallVec<[Units; 8]> = SmallVec::from_slice(self.free.row(agent));
         for run in self.runs(agent) {
             let at = self.end_of(run);
             if at == NEVER || at >= before {
@@ -122,9 +128,13 @@ impl Room {
 
     /// The least that is free of an agent from now until `until`.
     fn least(&self, agent: AgentNo, until: i64) -> Vec<Units> {
-        let mut least = self.free.row(agent).to_vec();
-        for step in self.steps(agent).iter().take_while(|step| step.at < until || step.at == self.now) {
-            least.iter_mut().zip(&step.row).for_each(|(least, free)| *least = (*least).min(*free));
+        let holds = self.holds.get(&agent).map_or(&[][..], Vec::as_slice);
+        // There is never less than before but where a reservation starts.
+        let starts = holds.iter().map(|hold| hold.from).filter(|from| *from > self.now && *from < until);
+        let mut least = self.free_at(agent, holds, self.now);
+        for start in starts {
+            let row = self.free_at(agent, holds, start);
+            least.iter_mut().zip(&row).for_each(|(least, free)| *least = (*least).min(*free));
         }
         least
     }

@@ -46,7 +46,8 @@ fn whoever_ends_in_time_may_use_what_is_kept_and_others_not() {
     world.enqueue(limited(5, 1, 200));
     let plan = world.pass();
     assert_eq!(placed(&plan), [5]);
-    let verdict = |number| plan.unplaced.iter().find(|u| u.session == id(number)).unwrap().explanation.clone();
+    let verdict =
+        |number| plan.unplaced.iter().find(|u| u.session == id(number)).unwrap().explanation.clone();
     assert_eq!(verdict(2).verdict, Verdict::NoRoom);
     // 5 has taken what 3 and 4 might have had, so they lack room by now.
     assert_eq!(verdict(3).verdict, Verdict::NoRoom);
@@ -147,7 +148,9 @@ fn scene(agents: &[u64], running: &[(u64, i64)], head: &Session) -> World {
     world.pass();
     // Whoever found no room at first is not part of the scene.
     let left: Vec<_> = world.pending.keys().copied().collect();
-    left.into_iter().for_each(|session| world.end(session, Outcome::Failed));
+    for session in left {
+        world.end(session, Outcome::Failed);
+    }
     world.enqueue(head.clone());
     world
 }
@@ -230,13 +233,11 @@ proptest! {
             world.enqueue(limited(number, *cpu, seconds));
         }
         let mut started = 0;
-        let mut fresh = 1_000;
-        for _ in 0..(bigs.len() + count) * 2 {
+        for fresh in (1_000..).take((bigs.len() + count) * 2) {
             world.end_due();
             let plan = world.pass();
             started += placed(&plan).iter().filter(|number| (200..300).contains(*number)).count();
             world.enqueue(limited(fresh, most, seconds));
-            fresh += 1;
             world.now += seconds;
         }
         prop_assert_eq!(started, count);

@@ -168,6 +168,24 @@ fn a_delta_that_comes_twice_changes_nothing_the_second_time() {
 }
 
 #[test]
+fn facts_may_come_in_any_order_and_thousands_of_them_before_the_first_pass() {
+    let mut world = World::new(Options::default());
+    let mut early = World::with_agents(Options::default(), &[agent("i-1", &[("cpu", 4)])]);
+    early.enqueue(cores(1, 3));
+    early.pass();
+    world.apply(Delta::Holds(Box::new(early.running[&id(1)].clone())));
+    assert!(world.pass().placements.is_empty());
+    world.join(agent("i-1", &[("cpu", 4), ("mem", 1)]));
+    for number in 2..3_000 {
+        world.enqueue(cores(number, 1));
+        world.apply(Delta::Agent(Box::new(agent("i-1", &[("cpu", 4), ("mem", 1)]))));
+    }
+    assert_eq!(placed(&world.pass()), [2]);
+    world.apply(Delta::Ended(id(1), Outcome::Succeeded));
+    assert_eq!(placed(&world.pass()), [3, 4, 5]);
+}
+
+#[test]
 fn over_commit_and_alignment_shape_what_an_agent_has() {
     let options = Options {
         overcommit: [("cpu".to_owned(), 2_500)].into(),

@@ -73,6 +73,17 @@ fn one_agent_cannot_serve_two_architectures() {
 }
 
 #[test]
+fn a_session_without_kernels_does_no_harm() {
+    let mut world = World::with_agents(Options::default(), &three());
+    world.enqueue(session(1, &[]));
+    world.enqueue(gang(2, &[]));
+    world.enqueue(session(3, &[&[("cpu", 1)]]));
+    assert_eq!(placed(&world.pass()), [1, 2, 3]);
+    (1..=3).for_each(|number| world.end(id(number), Outcome::Succeeded));
+    world.check_books();
+}
+
+#[test]
 fn a_blocked_gang_keeps_agents_that_it_needs() {
     let mut world = World::with_agents(Options::default(), &three());
     world.enqueue(session(1, &[&[("cpu", 4)]]));

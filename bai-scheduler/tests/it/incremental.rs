@@ -112,7 +112,7 @@ fn enqueued(number: u128, event: &Event) -> Option<Session> {
     Some(session)
 }
 
-fn pick<T: Clone>(items: Vec<T>, which: u8) -> Option<T> {
+fn pick<T: Clone>(items: &[T], which: u8) -> Option<T> {
     if items.is_empty() { None } else { Some(items[usize::from(which) % items.len()].clone()) }
 }
 
@@ -121,7 +121,7 @@ fn agent_id(which: u8) -> bai_core::AgentId {
 }
 
 /// Makes one event happen; the plan when it was a pass.
-pub(crate) fn happen(world: &mut World, number: u128, event: &Event) {
+fn happen(world: &mut World, number: u128, event: &Event) {
     match event {
         Event::Enqueue { .. } => {
             let mut session = enqueued(number, event).unwrap();
@@ -136,12 +136,12 @@ pub(crate) fn happen(world: &mut World, number: u128, event: &Event) {
         }
         Event::End(which, good) => {
             let all: Vec<_> = world.running.keys().chain(world.pending.keys()).copied().collect();
-            if let Some(session) = pick(all, *which) {
+            if let Some(session) = pick(&all, *which) {
                 world.end(session, if *good { Outcome::Succeeded } else { Outcome::Failed });
             }
         }
         Event::Requeue(which) => {
-            if let Some(session) = pick(world.running.keys().copied().collect(), *which) {
+            if let Some(session) = pick(&world.running.keys().copied().collect::<Vec<_>>(), *which) {
                 let failed = world.running[&session].agents[0].clone();
                 world.requeue(session, failed.into_iter().collect());
             }
@@ -177,7 +177,7 @@ pub(crate) fn happen(world: &mut World, number: u128, event: &Event) {
             world.limit(Holder::Project(owner.project), limits);
         }
         Event::Prioritise(which, priority) => {
-            if let Some(session) = pick(world.pending.keys().copied().collect(), *which) {
+            if let Some(session) = pick(&world.pending.keys().copied().collect::<Vec<_>>(), *which) {
                 world.pending.get_mut(&session).unwrap().priority = i32::from(*priority);
                 world.apply(Delta::Prioritised(session, i32::from(*priority)));
             }

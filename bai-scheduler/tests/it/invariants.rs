@@ -7,7 +7,6 @@ use bai_core::status::ClusterMode;
 use bai_scheduler::testing::{agent, owner, session, slots};
 use bai_scheduler::{Backfill, Holder, Limits, Options, Outcome, Session};
 use proptest::prelude::*;
-use std::sync::Arc;
 
 use crate::world::{World, placed, placed_set};
 
@@ -55,18 +54,21 @@ fn agents() -> impl Strategy<Value = Vec<bai_scheduler::Agent>> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (0..3_u8, 0..4_u8, 0..4_u8, prop::option::of(1..5_u32)).prop_map(|(backfill, sequencer, selector, kernels)| {
-        let backfill = [Backfill::Easy, Backfill::Conservative(3), Backfill::Strict][usize::from(backfill)];
-        let sequencer = ["fifo", "lifo", "drf", "fair-share"][usize::from(sequencer)];
-        let selector = ["concentrated", "dispersed", "roundrobin", "legacy"][usize::from(selector)];
-        Options {
-            sequencer: Options::sequencer_named(sequencer).unwrap(),
-            selector: Options::selector_named(selector).unwrap(),
-            backfill,
-            max_kernels_per_agent: kernels,
-            ..Options::default()
-        }
-    })
+    (0..3_u8, 0..4_u8, 0..4_u8, prop::option::of(1..5_u32)).prop_map(
+        |(backfill, sequencer, selector, kernels)| {
+            let backfill =
+                [Backfill::Easy, Backfill::Conservative(3), Backfill::Strict][usize::from(backfill)];
+            let sequencer = ["fifo", "lifo", "drf", "fair-share"][usize::from(sequencer)];
+            let selector = ["concentrated", "dispersed", "roundrobin", "legacy"][usize::from(selector)];
+            Options {
+                sequencer: Options::sequencer_named(sequencer).unwrap(),
+                selector: Options::selector_named(selector).unwrap(),
+                backfill,
+                max_kernels_per_agent: kernels,
+                ..Options::default()
+            }
+        },
+    )
 }
 
 /// What everybody holds, by holder.
@@ -230,7 +232,8 @@ fn agrees(world: &World, unplaced: &bai_scheduler::Unplaced) -> Result<(), TestC
         }
         Verdict::Checks => {
             let used = world.group.used_by(&Holder::Keypair(session.owner.access_key.clone())).get("cpu");
-            let (limit, _) = world.limits[&Holder::Keypair(session.owner.access_key.clone())].total.clone().unwrap();
+            let (limit, _) =
+                world.limits[&Holder::Keypair(session.owner.access_key.clone())].total.clone().unwrap();
             prop_assert!(used.checked_add(total.get("cpu")) > Some(limit.get("cpu")));
             prop_assert!(total.get("cpu") > Amount::ZERO);
         }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use bai_core::slots::DefaultForUnspecified;
 use bai_core::status::SessionType;
 use bai_scheduler::testing::{agent, id, owner, session, slots};
-use bai_scheduler::{
-    Candidate, Delta, Holder, Limits, Options, Outcome, Session, Validator, Verdict,
-};
+use bai_scheduler::{Candidate, Delta, Holder, Limits, Options, Outcome, Session, Validator, Verdict};
 
 use crate::world::{World, placed};
 
@@ -117,7 +115,7 @@ fn a_group_takes_only_the_types_it_takes() {
     let plan = world.pass();
     assert_eq!(placed(&plan), [2, 3]);
     assert_eq!(plan.unplaced[0].explanation.failed[0].name, "session_type");
-    world.apply(Delta::Options(Box::new(Options::default())));
+    world.apply(Delta::Options(Box::default()));
     assert_eq!(placed(&world.pass()), [1]);
 }
 
@@ -181,7 +179,7 @@ impl Validator for Even {
     }
 
     fn check(&self, session: &Candidate<'_>) -> Result<(), String> {
-        if session.id.0.as_u128() % 2 == 0 { Ok(()) } else { Err("odd".to_owned()) }
+        if session.id.0.as_u128().is_multiple_of(2) { Ok(()) } else { Err("odd".to_owned()) }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the scheduler promises.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod backfill;
 mod basics;

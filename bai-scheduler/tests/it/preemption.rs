@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bai_core::SessionId;
 use bai_scheduler::testing::{agent, at, gang, id, owner, session};
-use bai_scheduler::{Options, Outcome, Plan, Preemption, Session, VictimOrder, VictimScope, Verdict};
+use bai_scheduler::{Options, Outcome, Plan, Preemption, Session, Verdict, VictimOrder, VictimScope};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
@@ -82,7 +82,10 @@ fn victims_are_spared_when_they_would_not_help() {
     world.enqueue(cores(2, 3, 9));
     world.pass();
     world.enqueue(cores(3, 2, 5));
-    assert!(world.pass().preemptions.is_empty(), "one core is not enough, and the other three are out of reach");
+    assert!(
+        world.pass().preemptions.is_empty(),
+        "one core is not enough, and the other three are out of reach"
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bai_scheduler::testing::{agent, gang, id, session, slots};
 use bai_scheduler::{
-    Agent, AgentView, Concentrated, Delta, Designation, Direction, Legacy, Options, Outcome, Profile, RoundRobin,
-    SelectionKey, Selector, Session, SessionGroup, SessionGroupId, Verdict,
+    Agent, AgentView, Concentrated, Delta, Designation, Direction, Legacy, Options, Outcome, Profile,
+    RoundRobin, SelectionKey, Selector, Session, SessionGroup, SessionGroupId, Verdict,
 };
 use uuid::Uuid;
 
@@ -130,7 +130,8 @@ fn replicas_spread_or_pack() {
         (1..=4).map(|number| chosen(&mut spread, member(number, Direction::Spread, false))).collect();
     assert_eq!(order, ["i-1", "i-2", "i-3", "i-1"]);
     let mut pack = World::with_agents(Options::default(), &three());
-    let order: Vec<_> = (1..=5).map(|number| chosen(&mut pack, member(number, Direction::Pack, false))).collect();
+    let order: Vec<_> =
+        (1..=5).map(|number| chosen(&mut pack, member(number, Direction::Pack, false))).collect();
     assert_eq!(order, ["i-1", "i-1", "i-1", "i-1", "i-2"]);
     let mut strict = World::with_agents(Options::default(), &three());
     (1..=4).for_each(|number| strict.enqueue(member(number, Direction::Spread, true)));

@@ -19,7 +19,9 @@ pub(crate) struct World {
 }
 
 pub(crate) fn types() -> SlotTypes {
-    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)].into_iter().collect()
+    [("cpu", SlotType::Count), ("mem", SlotType::Bytes), ("cuda.device", SlotType::Count)]
+        .into_iter()
+        .collect()
 }
 
 impl World {
@@ -37,7 +39,9 @@ impl World {
 
     pub(crate) fn with_agents(options: Options, agents: &[Agent]) -> Self {
         let mut world = Self::new(options);
-        agents.iter().for_each(|agent| world.join(agent.clone()));
+        for agent in agents {
+            world.join(agent.clone());
+        }
         world
     }
 
@@ -103,7 +107,8 @@ impl World {
             let since = at(self.now);
             let ends_at = session.max_runtime.map(|limit| since + limit);
             let agents = placement.agents.iter().cloned().map(Some).collect();
-            self.running.insert(placement.session, Running { session, agents, since, ends_at });
+            self.running
+                .insert(placement.session, Running { session, agents, since, ends_at, leaving: false });
         }
         for cancellation in &plan.cancellations {
             self.end(cancellation.session, Outcome::Failed);
@@ -114,8 +119,11 @@ impl World {
     pub(crate) fn end_due(&mut self) {
         let now = at(self.now);
         let over = |running: &Running| running.ends_at.is_some_and(|end| end <= now);
-        let due: Vec<_> = self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
-        due.into_iter().for_each(|id| self.end(id, Outcome::Succeeded));
+        let due: Vec<_> =
+            self.running.iter().filter(|(_, running)| over(running)).map(|(id, _)| *id).collect();
+        for id in due {
+            self.end(id, Outcome::Succeeded);
+        }
     }
 
     /// A group that learns all facts at once, in an order that follows from `seed`.
@@ -130,7 +138,9 @@ impl World {
         deltas.extend(last_used.map(|(arch, agent)| Delta::LastUsed(arch.clone(), agent.clone())));
         shuffle(&mut deltas, seed);
         let mut group = Group::new(self.options.clone(), types());
-        deltas.into_iter().for_each(|delta| group.apply(delta).unwrap());
+        for delta in deltas {
+            group.apply(delta).unwrap();
+        }
         group
     }
 
@@ -149,7 +159,10 @@ impl World {
         for (agent, (slots, kernels)) in held {
             let capacity = &self.agents[agent].capacity;
             assert!(slots.normalized().fits_in(capacity), "{agent}: {slots} of {capacity}");
-            assert!(self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most), "{agent}: {kernels}");
+            assert!(
+                self.options.max_kernels_per_agent.is_none_or(|most| kernels <= most),
+                "{agent}: {kernels}"
+            );
             // And the group's own books say the same, unless room is claimed ahead of time.
             if self.options.preemption.is_some() {
                 continue;
@@ -188,6 +201,6 @@ pub(crate) fn shuffle<T>(items: &mut [T], seed: u64) {
 pub(crate) fn amount(slots: &ResourceSlots, slot: &str) -> u64 {
     match slots.get(slot) {
         Amount::Infinity => u64::MAX,
-        amount => amount.to_u64().unwrap(),
+        finite @ Amount::Finite(_) => finite.to_u64().unwrap(),
     }
 }

@@ -13,6 +13,7 @@ use bai_benches::{median_ms, print};
 use bai_core::slots::{DefaultForUnspecified, ResourceSlots, SlotType, SlotTypes};
 use bai_core::status::ClusterMode;
 use bai_core::{Error, SessionId};
+use chrono::TimeDelta;
 use bai_scheduler::testing::{agent, at, id, owner, session, slots};
 use bai_scheduler::{Delta, Drf, FairShare, Group, Holder, Limits, Options, Outcome, Sequencer, Session};
 
@@ -120,6 +121,8 @@ fn request(number: u128) -> ResourceSlots {
 
 fn waiting(number: u128, request: ResourceSlots) -> Session {
     let mut session = session(number, &[&[]]);
+    // The ends of a third are known.
+    session.max_runtime = (number % 3 == 0).then(|| TimeDelta::hours(1));
     session.kernels[0].slots = request;
     session.owner = owner(number / 8 % USERS);
     session
