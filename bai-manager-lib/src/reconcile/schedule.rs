@@ -220,7 +220,7 @@ async fn cancel(core: &Arc<Core>, cancellation: &Cancellation) {
                 return Ok(());
             }
             let failed = json!([{ "name": "dependencies", "msg": cancellation.message }]);
-            note(session, &cancellation.message, failed, json!([]), now);
+            note(session, &cancellation.message, &failed, &json!([]), now);
             session.cancel(&cancellation.reason, now)
         })
         .await;
@@ -248,7 +248,9 @@ async fn tell(core: &Arc<Core>, group: &str) -> Option<Duration> {
             core.groups.mark(group);
         }
         let pause = (!later.is_empty()).then_some(RETRY_PAUSE);
-        later.into_iter().for_each(|(id, explanation)| hot.put_back(id, explanation));
+        for (id, explanation) in later {
+            hot.put_back(id, explanation);
+        }
         pause
     })?
 }
@@ -291,8 +293,8 @@ async fn explain(core: &Arc<Core>, id: SessionId, explanation: &Explanation) {
             if session.status != SessionStatus::Pending {
                 return Ok(());
             }
-            let passed = explanation.passed.iter().map(|name| json!({ "name": name })).collect();
-            note(session, &explanation.sentence(), failed_predicates(explanation), passed, now);
+            let passed: Value = explanation.passed.iter().map(|name| json!({ "name": name })).collect();
+            note(session, &explanation.sentence(), &failed_predicates(explanation), &passed, now);
             session.status_info = Some(info(explanation).to_owned());
             Ok(())
         })
@@ -303,7 +305,7 @@ async fn explain(core: &Arc<Core>, id: SessionId, explanation: &Explanation) {
 }
 
 /// The object that old clients read (spec scheduler.md, section 8).
-fn note(session: &mut Session, message: &str, failed: Value, passed: Value, now: bai_core::Timestamp) {
+fn note(session: &mut Session, message: &str, failed: &Value, passed: &Value, now: bai_core::Timestamp) {
     let retries = known(session, "retries").and_then(Value::as_u64).unwrap_or(0);
     session.status_data.insert(
         "scheduler".into(),

@@ -170,12 +170,11 @@ impl HotGroup {
         for delta in deltas(id, old.as_deref(), new.map(AsRef::as_ref), &context) {
             self.group.apply(delta)?;
         }
-        match new {
-            Some(session) => _ = self.known.insert(id, session.clone()),
-            None => {
-                self.known.remove(&id);
-                self.news.remove(&id);
-            }
+        if let Some(session) = new {
+            self.known.insert(id, session.clone());
+        } else {
+            self.known.remove(&id);
+            self.news.remove(&id);
         }
         Ok(Some(owner))
     }

@@ -38,13 +38,7 @@ impl Inbox {
     /// Takes the notes of a group.
     pub(crate) fn take(&self, group: &str) -> Notes {
         let mut notes = self.notes.lock();
-        match notes.get_mut(group) {
-            Some(own) => std::mem::take(own),
-            None => {
-                notes.insert(group.to_owned(), Notes::default());
-                Notes::default()
-            }
-        }
+        notes.insert(group.to_owned(), Notes::default()).unwrap_or_default()
     }
 
     /// Closes all inboxes.
