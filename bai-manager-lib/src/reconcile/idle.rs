@@ -99,10 +99,10 @@ async fn end(core: &Arc<Core>, session: &Session, reason: &str) {
 fn measured(core: &Core, session: &Session) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::<String, (f64, f64)>::new();
     for kernel in session.kernels.iter().filter(|kernel| !kernel.status.is_dead()) {
-        let stats = kernel.agent.as_ref().and_then(|agent| core.agents.kernel_stats(agent, kernel.id));
-        for (metric, value) in stats.into_iter().flatten() {
-            if let Some(percent) = percent(&metric, &value, kernel) {
-                let (sum, count) = sums.entry(metric).or_default();
+        let report = kernel.agent.as_ref().and_then(|agent| core.agents.last_report(agent, kernel.id));
+        for (metric, value) in report.iter().filter_map(|report| report.stats.as_ref()).flatten() {
+            if let Some(percent) = percent(metric, value, kernel) {
+                let (sum, count) = sums.entry(metric.clone()).or_default();
                 *sum += percent;
                 *count += 1.0;
             }
