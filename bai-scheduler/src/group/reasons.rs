@@ -1,5 +1,6 @@
 //! Explanations, as of the end of the last pass.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -261,7 +262,7 @@ impl Group {
         let entry = self.queue.get(number)?;
         let request = self.requests.get(entry.request)?;
         let room = &self.fleet.room;
-        let mut packing = Packing::new(|agent| room.free(agent).to_vec());
+        let mut packing = Packing::new(|agent| Cow::Borrowed(room.free(agent)));
         let wishes = wishes_of(entry, &self.members);
         let (need, placed, fits) = match packing.pack(request, &pools, &self.fleet, wishes) {
             Ok(_) => (0, 0, true),
