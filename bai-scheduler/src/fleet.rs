@@ -90,7 +90,7 @@ pub(crate) struct Fleet {
     /// Ranks, pools and totals are to be made anew.
     dirty: bool,
     pools: Vec<Pool>,
-    by_site: HashMap<Site, u32>,
+    by_site: HashMap<Site, (u32, SiteReport)>,
     by_members: HashMap<Vec<AgentNo>, u32>,
     /// Capacity of all usable agents.
     total: Vec<Units>,
@@ -265,7 +265,7 @@ impl Fleet {
 
     /// The number of the pool of a site.
     pub(crate) fn pool_of(&mut self, site: &Site) -> u32 {
-        if let Some(pool) = self.by_site.get(site) {
+        if let Some((pool, _)) = self.by_site.get(site) {
             return *pool;
         }
         let mut members: Vec<AgentNo> =
@@ -280,7 +280,8 @@ impl Fleet {
             }
             self.pools.push(Pool { members, contains, orders: Vec::new() });
         }
-        self.by_site.insert(site.clone(), number);
+        let report = self.report(site);
+        self.by_site.insert(site.clone(), (number, report));
         number
     }
 
@@ -288,8 +289,12 @@ impl Fleet {
         &self.pools[number as usize]
     }
 
-    /// Counts the agents that a site rejects.
+    /// How many agents a site rejects, by rule.
     pub(crate) fn site_report(&self, site: &Site) -> SiteReport {
+        self.by_site.get(site).map_or_else(|| self.report(site), |(_, report)| *report)
+    }
+
+    fn report(&self, site: &Site) -> SiteReport {
         let mut report = SiteReport::default();
         for node in self.nodes.iter().filter(|node| node.present) {
             if let Some(count) = rejection(site, node) {

@@ -4,6 +4,8 @@
 //! whoever ends before may use it until then. When they are not, the session is promised the agents that come closest, and
 //! all of their free room that it needs is kept from now on: others may only use what it cannot.
 
+use std::borrow::Cow;
+
 use bai_core::AgentId;
 
 use super::pack::Packing;
@@ -102,15 +104,15 @@ impl Group {
     fn pack_at(&self, session: SessionNo, pools: &Pools, at: i64) -> Option<Vec<AgentNo>> {
         let room = &self.fleet.room;
         self.pack_rows(session, pools, |agent| {
-            if room.is_reserved(agent) { Vec::new() } else { room.free_later(agent, at) }
+            if room.is_reserved(agent) { Cow::Borrowed(&[][..]) } else { room.free_later(agent, at).into() }
         })
     }
 
-    fn pack_rows(
-        &self,
+    fn pack_rows<'a>(
+        &'a self,
         session: SessionNo,
         pools: &Pools,
-        rows: impl Fn(AgentNo) -> Vec<Units>,
+        rows: impl Fn(AgentNo) -> Cow<'a, [Units]>,
     ) -> Option<Vec<AgentNo>> {
         let entry = self.queue.get(session)?;
         let request = self.requests.get(entry.request)?;
@@ -121,7 +123,7 @@ impl Group {
     /// Nobody knows when: the agents that come closest, as many as would do if they were empty.
     fn gang_hope(&self, session: SessionNo, pools: &Pools) -> Option<Promise> {
         let request = self.requests.get(self.queue.get(session)?.request)?;
-        let mut packing = Packing::new(|agent: AgentNo| self.fleet.room.capacity(agent).to_vec());
+        let mut packing = Packing::new(|agent: AgentNo| Cow::Borrowed(self.fleet.room.capacity(agent)));
         let mut agents = vec![0; request.kernels.len()];
         for (need, pool) in request.needs.iter().zip(pools) {
             let mut closest = self.closest(session, *pool, &need.amounts).into_iter().peekable();
@@ -131,8 +133,8 @@ impl Group {
                 }
                 let Some(agent) = closest.peek() else {
                     // The closest agent for one kernel was the only one for another: leave closeness aside.
-                    let agents =
-                        self.pack_rows(session, pools, |agent| self.fleet.room.capacity(agent).to_vec())?;
+                    let agents = self
+                        .pack_rows(session, pools, |agent| Cow::Borrowed(self.fleet.room.capacity(agent)))?;
                     return Some(Promise { from: NEVER, parts: parts(request, &agents) });
                 };
                 agents[*kernel] = *agent;

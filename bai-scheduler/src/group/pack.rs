@@ -1,5 +1,6 @@
 //! Room for all kernels of a request at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{Group, Pools};
@@ -23,7 +24,7 @@ pub(super) struct Stuck {
     pub(super) placed: usize,
 }
 
-impl<R: Fn(AgentNo) -> Vec<Units>> Packing<R> {
+impl<'r, R: Fn(AgentNo) -> Cow<'r, [Units]>> Packing<R> {
     /// `rows` tells what is free of an agent.
     pub(super) fn new(rows: R) -> Self {
         Self { rows, taken: BTreeMap::new() }
@@ -78,9 +79,10 @@ impl<R: Fn(AgentNo) -> Vec<Units>> Packing<R> {
             }
             return fits;
         }
-        let mut row = (self.rows)(agent);
+        let row = (self.rows)(agent);
         let fits = need.amounts.fits(&row);
         if fits {
+            let mut row = row.into_owned();
             need.amounts.take_from(&mut row);
             self.taken.insert(agent, row);
         }
@@ -108,7 +110,7 @@ impl Group {
             return possible;
         }
         let room = &self.fleet.room;
-        let mut packing = Packing::new(|agent| room.capacity(agent).to_vec());
+        let mut packing = Packing::new(|agent| Cow::Borrowed(room.capacity(agent)));
         let possible = packing.pack(request, &pools, &self.fleet, Wishes::default()).is_ok();
         if let Some(request) = self.requests.get_mut(number) {
             request.possible = Some(possible);

@@ -1,17 +1,21 @@
 //! One pass.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use bai_core::{SessionId, Timestamp};
 use smallvec::SmallVec;
 
-use super::Group;
+use super::pack::Packing;
 use super::place::wishes_of;
+use super::{Group, Pools};
+use crate::accounts::OwnerAccounts;
 use crate::explain::Verdict;
 use crate::options::Backfill;
 use crate::plan::{Cancellation, Plan};
 use crate::queue::{LaneNo, Seat, SessionNo, State};
-use crate::sequence::tree::{Path, Tree};
+use crate::sequence::tree::{LEVELS, Path, Rank, Tree};
 use crate::validate::{Candidate, Checks};
 
 /// What a pass remembers while it is made.
@@ -29,6 +33,35 @@ pub(super) struct Course {
     left: Vec<LaneNo>,
     /// Lanes that were stopped, and by what.
     stopped: Vec<(LaneNo, Verdict)>,
+}
+
+impl Course {
+    /// Nothing is left to be given to sessions that find no room.
+    fn done(&self) -> bool {
+        self.reservations == 0 && self.attempts == 0
+    }
+}
+
+/// The lanes of one priority.
+struct Band {
+    /// Those that may start.
+    tree: Tree,
+    /// Those that cannot, as is known.
+    hopeless: BinaryHeap<Reverse<(Rank, LaneNo)>>,
+}
+
+/// Shares of owners that have been computed already, by account. Owners repeat from lane to lane.
+#[derive(Default)]
+struct Shares(Vec<Option<u64>>);
+
+impl Shares {
+    fn get(&mut self, account: u32, share: impl FnOnce() -> u64) -> u64 {
+        let at = account as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, None);
+        }
+        *self.0[at].get_or_insert_with(share)
+    }
 }
 
 /// What came of the first session of a lane.
@@ -125,46 +158,114 @@ impl Group {
     }
 
     fn serve_band(&mut self, priority: Reverse<i32>, course: &mut Course, plan: &mut Plan) {
-        let Some(mut tree) = self.tree_of(priority, course) else { return };
-        while let Some((lane, path)) = tree.take() {
-            let again = match self.serve(lane, course, plan) {
-                Step::Next => self.front(lane).map(|seat| (lane, (seat.0, seat.1))),
-                Step::Stop(verdict) => {
-                    course.stopped.push((lane, verdict));
-                    None
+        let Band { mut tree, mut hopeless } = self.band(priority, course);
+        loop {
+            let blocked = if course.done() { None } else { self.first_hopeless(&mut hopeless) };
+            match (tree.first(), blocked) {
+                (None, None) => return,
+                (live, Some((rank, lane))) if live.is_none_or(|live| rank < live) => {
+                    hopeless.pop();
+                    if let Some(seat) = self.serve_hopeless(lane, course, plan) {
+                        // Out of date by now, which is found out when it is its turn.
+                        hopeless.push(Reverse(((rank.0, seat.0, seat.1), lane)));
+                    }
                 }
-            };
-            if again.is_none() {
-                course.left.push(lane);
+                _ => self.serve_live(&mut tree, course, plan),
             }
-            self.put_back(&mut tree, path, again);
         }
+    }
+
+    /// The first session of a lane that may start has its turn.
+    fn serve_live(&mut self, tree: &mut Tree, course: &mut Course, plan: &mut Plan) {
+        let Some((lane, path)) = tree.take() else { return };
+        let again = match self.serve(lane, course, plan) {
+            Step::Next => self.front(lane).map(|seat| (lane, (seat.0, seat.1))),
+            Step::Stop(verdict) => {
+                course.stopped.push((lane, verdict));
+                None
+            }
+        };
+        if again.is_none() {
+            course.left.push(lane);
+        }
+        self.put_back(tree, path, again);
+    }
+
+    /// A lane for which there is no room, as is known: what it may get is a reservation or victims. The next one of the lane is
+    /// returned when it may get something too.
+    fn serve_hopeless(&mut self, lane: LaneNo, course: &mut Course, plan: &mut Plan) -> Option<Seat> {
+        let next = match self.serve(lane, course, plan) {
+            Step::Next => self.front(lane),
+            Step::Stop(verdict) => {
+                course.stopped.push((lane, verdict));
+                None
+            }
+        };
+        if next.is_none() {
+            course.left.push(lane);
+        }
+        next
     }
 
     fn front(&self, lane: LaneNo) -> Option<Seat> {
         self.queue.lane(lane)?.seats.first().copied()
     }
 
-    /// The lanes of a priority in their order, without those that need not be looked at.
-    fn tree_of(&self, priority: Reverse<i32>, course: &Course) -> Option<Tree> {
+    /// The lanes of a priority in their order: those that may start apart from those that cannot. Lanes of which nothing is to be
+    /// expected are left out.
+    fn band(&self, priority: Reverse<i32>, course: &Course) -> Band {
         let levels = self.options.sequencer.levels();
         let mut tree = Tree::new(levels.len());
-        let mut any = false;
-        // A lane that cannot start anyway matters only as long as it may get a reservation or victims.
-        let matters = course.reservations > 0 || course.attempts > 0;
+        let mut hopeless = Vec::new();
+        let mut shares = Shares::default();
         for (number, lane) in self.queue.band(priority).filter(|(_, lane)| !lane.parked) {
-            let Some(request) = self.requests.get(lane.request) else { continue };
-            let hopeless = request.refused && (!matters || request.possible == Some(false));
-            let Some(first) = lane.seats.first().filter(|_| !hopeless || lane.told.is_none()) else {
+            let (Some(request), Some(first)) = (self.requests.get(lane.request), lane.seats.first()) else {
                 continue;
             };
             let owner = self.accounts.owner(lane.owner);
-            let path: SmallVec<[u32; 4]> = levels.iter().map(|level| owner.on(*level)).collect();
+            if request.refused && lane.told.is_some() {
+                if !course.done() && request.possible != Some(false) {
+                    let share = |level, account| shares.get(account, || self.share(level, account));
+                    let rank = self.rank(owner, (first.0, first.1), share);
+                    hopeless.push(Reverse((rank, number)));
+                }
+                continue;
+            }
+            let path: SmallVec<[u32; LEVELS]> = levels.iter().map(|level| owner.on(*level)).collect();
             tree.add(&path, number, (first.0, first.1));
-            any = true;
         }
         tree.link(&mut |level, account| self.share(level, account));
-        any.then_some(tree)
+        Band { tree, hopeless: hopeless.into() }
+    }
+
+    fn rank(
+        &self,
+        owner: OwnerAccounts,
+        first: (i64, SessionId),
+        mut share: impl FnMut(usize, u32) -> u64,
+    ) -> Rank {
+        let mut shares = [0; LEVELS];
+        let levels = self.options.sequencer.levels().iter().enumerate();
+        for (at, (level, on)) in shares.iter_mut().zip(levels) {
+            *at = share(level, owner.on(*on));
+        }
+        (shares, first.0, first.1)
+    }
+
+    /// The first of the lanes that cannot start. Owners only get more while a pass is made, so a rank that is still true for the first one
+    /// makes it the first.
+    fn first_hopeless(&self, hopeless: &mut BinaryHeap<Reverse<(Rank, LaneNo)>>) -> Option<(Rank, LaneNo)> {
+        loop {
+            let Reverse((rank, number)) = *hopeless.peek()?;
+            let lane = self.queue.lane(number)?;
+            let owner = self.accounts.owner(lane.owner);
+            let now = self.rank(owner, (rank.1, rank.2), |level, account| self.share(level, account));
+            if now == rank {
+                return Some((rank, number));
+            }
+            hopeless.pop();
+            hopeless.push(Reverse((now, number)));
+        }
     }
 
     fn put_back(&self, tree: &mut Tree, path: Path, lane: Option<(LaneNo, (i64, SessionId))>) {
@@ -183,6 +284,13 @@ impl Group {
         let Some((owner, number)) = self.queue.lane(lane).map(|lane| (lane.owner, lane.request)) else {
             return Step::Stop(Verdict::Checks);
         };
+        let pass = self.pass;
+        let refused =
+            self.requests.get(number).is_none_or(|request| request.refused || request.refused_in == pass);
+        if refused && course.done() {
+            let held_back = self.requests.get(number).is_some_and(|request| request.held_back);
+            return Step::Stop(if held_back { Verdict::HeldBack } else { Verdict::NoRoom });
+        }
         if let Some(stop) = self.check(lane, owner, number) {
             return stop;
         }
@@ -194,9 +302,6 @@ impl Group {
         if course.closed {
             return Step::Stop(Verdict::HeldBack);
         }
-        let pass = self.pass;
-        let refused =
-            self.requests.get(number).is_none_or(|request| request.refused || request.refused_in == pass);
         if !refused && let Some(parts) = self.try_place(seat.2) {
             self.place(lane, seat, parts, plan);
             return Step::Next;
@@ -286,13 +391,24 @@ impl Group {
         held_back
     }
 
-    fn fits_free(&self, session: SessionNo, number: u32, pools: &super::Pools) -> bool {
+    /// Whether a request that found no room would find some if none were reserved.
+    fn fits_free(&self, session: SessionNo, number: u32, pools: &Pools) -> bool {
         let (Some(request), Some(entry)) = (self.requests.get(number), self.queue.get(session)) else {
             return false;
         };
         let room = &self.fleet.room;
-        let mut packing = super::pack::Packing::new(|agent| room.free(agent).to_vec());
-        packing.pack(request, pools, &self.fleet, wishes_of(entry, &self.members)).is_ok()
+        let wishes = wishes_of(entry, &self.members);
+        if let ([need], false) = (&request.needs[..], request.gang()) {
+            // Only on agents with reservations is more free than a session may take.
+            let fits = |agent: &u32| {
+                pools.iter().all(|pool| self.fleet.pool(*pool).contains(*agent))
+                    && wishes.allows(*agent)
+                    && need.amounts.fits(room.free(*agent))
+            };
+            return room.reserved().any(|agent| fits(&agent));
+        }
+        let mut packing = Packing::new(|agent| Cow::Borrowed(room.free(agent)));
+        packing.pack(request, pools, &self.fleet, wishes).is_ok()
     }
 
     /// Puts everything back in place and tells what is new.

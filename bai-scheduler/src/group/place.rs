@@ -1,5 +1,7 @@
 //! Finding agents for a session: all of its kernels or none.
 
+use std::borrow::Cow;
+
 use bai_core::AgentId;
 use smallvec::SmallVec;
 
@@ -78,7 +80,7 @@ impl Group {
         let entry = self.queue.get(session)?;
         let request = self.requests.get(entry.request)?;
         let room = &self.fleet.room;
-        let mut packing = Packing::new(|agent| room.view(agent).to_vec());
+        let mut packing = Packing::new(|agent| Cow::Borrowed(room.view(agent)));
         let agents = packing.pack(request, pools, &self.fleet, wishes_of(entry, &self.members)).ok()?;
         let parts: SmallVec<[Part; 1]> = agents
             .into_iter()

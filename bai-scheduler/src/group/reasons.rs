@@ -1,5 +1,6 @@
 //! Explanations, as of the end of the last pass.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::Group;
 use super::pack::{Packing, Stuck};
 use super::place::wishes_of;
 use crate::explain::{Explanation, NearestMiss, Rejection, RoomReport, Shortfall, Verdict, WaitsFor};
+use crate::fleet::Wishes;
 use crate::model::DependencyState;
 use crate::plan::{Plan, Unplaced};
 use crate::queue::{Entry, LaneNo, SessionNo, State};
@@ -261,39 +263,49 @@ impl Group {
         let entry = self.queue.get(number)?;
         let request = self.requests.get(entry.request)?;
         let room = &self.fleet.room;
-        let mut packing = Packing::new(|agent| room.free(agent).to_vec());
+        let mut packing = Packing::new(|agent| Cow::Borrowed(room.free(agent)));
         let wishes = wishes_of(entry, &self.members);
         let (need, placed, fits) = match packing.pack(request, &pools, &self.fleet, wishes) {
             Ok(_) => (0, 0, true),
             Err(Stuck { need, placed }) => (need, placed, false),
         };
         let (need, pool) = (request.needs.get(need)?, *pools.get(need)?);
-        let mut counts = [0_u32; 3];
-        let mut nearest: Option<((usize, i128), AgentNo)> = None;
-        for agent in self.fleet.pool(pool).members.iter().copied() {
-            if !wishes.allows(agent) {
-                counts[0] += 1;
-                continue;
-            }
-            let (short, lack) = packing.with_row(agent, |row| self.lacking(need, row));
-            let kernels = packing
-                .with_row(agent, |row| row.first().copied().unwrap_or(0) < need.amounts.of(SlotId::KERNELS));
-            match short {
-                0 => continue,
-                _ if kernels => counts[1] += 1,
-                _ => counts[2] += 1,
-            }
-            if nearest.is_none_or(|(best, _)| (short, lack) < best) {
-                nearest = Some(((short, lack), agent));
-            }
-        }
-        let nearest = nearest.filter(|_| !fits).map(|(_, agent)| NearestMiss {
+        let (counts, nearest) = self.survey(need, pool, wishes, &packing);
+        let nearest = nearest.filter(|_| !fits).map(|agent| NearestMiss {
             agent: self.fleet.node(agent).id.clone(),
             shortfalls: packing.with_row(agent, |row| self.shortfalls(need, agent, row)),
         });
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let kernels = (request.gang() && !fits).then(|| (count(placed), count(request.kernels.len())));
         Some(RoomReport { fits, rejections: self.rejections(need, counts), nearest, kernels })
+    }
+
+    /// How many agents of a pool are ruled out by the session group, by the limit on kernels and by lack of room, and the one that
+    /// comes closest.
+    fn survey<'r, R: Fn(AgentNo) -> Cow<'r, [Units]>>(
+        &self,
+        need: &Need,
+        pool: u32,
+        wishes: Wishes<'_>,
+        packing: &Packing<R>,
+    ) -> ([u32; 3], Option<AgentNo>) {
+        let mut counts = [0_u32; 3];
+        let mut nearest: Option<((usize, i64), AgentNo)> = None;
+        for agent in self.fleet.pool(pool).members.iter().copied() {
+            if !wishes.allows(agent) {
+                counts[0] += 1;
+                continue;
+            }
+            let (short, free, kernels) = packing.with_row(agent, |row| self.lacking(need, row));
+            if short == 0 {
+                continue;
+            }
+            counts[if kernels { 1 } else { 2 }] += 1;
+            if nearest.is_none_or(|(best, _)| (short, -free) < best) {
+                nearest = Some(((short, -free), agent));
+            }
+        }
+        (counts, nearest.map(|(_, agent)| agent))
     }
 
     fn rejections(&self, need: &Need, [group, containers, resource]: [u32; 3]) -> Vec<Rejection> {
@@ -311,14 +323,16 @@ impl Group {
         some.map(|(rule, agents)| Rejection { rule: rule.to_owned(), agents }).collect()
     }
 
-    /// How many slots are short, and how little is free of the most important one of them.
-    fn lacking(&self, need: &Need, row: &[Units]) -> (usize, i128) {
-        let short = |slot: &SlotId| need.amounts.of(*slot) > row.get(slot.index()).copied().unwrap_or(0);
-        let all = need.amounts.iter().filter(|(slot, _)| short(slot)).count();
+    /// How many slots are short, how much is free of the most important one of them, and whether kernels are among them.
+    fn lacking(&self, need: &Need, row: &[Units]) -> (usize, i64, bool) {
+        let has = |slot: SlotId| row.get(slot.index()).copied().unwrap_or(0);
+        let all = need.amounts.iter().filter(|(slot, units)| *units > has(*slot)).count();
+        if all == 0 {
+            return (0, 0, false);
+        }
         let profile = &self.requests.profiles()[need.profile as usize];
-        let first = profile.asked.iter().find(|slot| short(slot));
-        let free = first.map_or(0, |slot| row.get(slot.index()).copied().unwrap_or(0));
-        (all, -i128::from(free))
+        let first = profile.asked.iter().find(|slot| need.amounts.of(**slot) > has(**slot));
+        (all, first.map_or(0, |slot| has(*slot)), need.amounts.of(SlotId::KERNELS) > has(SlotId::KERNELS))
     }
 
     fn shortfalls(&self, need: &Need, agent: AgentNo, row: &[Units]) -> Vec<Shortfall> {

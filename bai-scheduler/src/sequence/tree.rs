@@ -8,8 +8,11 @@ use std::collections::{BinaryHeap, HashMap};
 
 use bai_core::SessionId;
 
-/// What siblings are compared by: share, position of the first session, its id.
-pub(crate) type Rank = (u64, i64, SessionId);
+/// Most levels on which owners are compared.
+pub(crate) const LEVELS: usize = 4;
+
+/// What sessions are compared by: the shares of their owners from the top, their position, their id.
+pub(crate) type Rank = ([u64; LEVELS], i64, SessionId);
 
 #[derive(Debug, Default)]
 struct Branch {
@@ -34,13 +37,13 @@ pub(crate) struct Path(u32);
 
 impl Tree {
     pub(crate) fn new(depth: usize) -> Self {
-        Self { branches: vec![Branch::default()], index: HashMap::new(), depth }
+        Self { branches: vec![Branch::default()], index: HashMap::new(), depth: depth.min(LEVELS) }
     }
 
     /// Adds a lane below the owners of `path`, from the top. [`Tree::link`] makes it visible.
     pub(crate) fn add(&mut self, path: &[u32], lane: u32, first: (i64, SessionId)) {
         let mut at = 0;
-        for (level, account) in path.iter().enumerate() {
+        for (level, account) in path.iter().enumerate().take(self.depth) {
             let fresh = u32::try_from(self.branches.len()).unwrap_or(u32::MAX);
             let next = *self.index.entry((at, *account)).or_insert(fresh);
             if next == fresh {
@@ -49,7 +52,7 @@ impl Tree {
             }
             at = next;
         }
-        self.branches[at as usize].heap.push(Reverse(((0, first.0, first.1), lane)));
+        self.branches[at as usize].heap.push(Reverse((([0; LEVELS], first.0, first.1), lane)));
     }
 
     /// Links all branches to their parents, deepest first. `share` tells the share of an account on a level.
@@ -62,11 +65,16 @@ impl Tree {
     fn push_up(&mut self, at: usize, share: &mut impl FnMut(usize, u32) -> u64) {
         let branch = &self.branches[at];
         let (parent, level, account) = (branch.parent as usize, branch.level, branch.account);
-        if let Some(Reverse(((_, position, id), _))) = branch.heap.peek() {
-            let rank = (share(level, account), *position, *id);
+        if let Some(Reverse((mut rank, _))) = branch.heap.peek().copied() {
+            rank.0[level] = share(level, account);
             let number = u32::try_from(at).unwrap_or(u32::MAX);
             self.branches[parent].heap.push(Reverse((rank, number)));
         }
+    }
+
+    /// The rank of the first lane.
+    pub(crate) fn first(&self) -> Option<Rank> {
+        self.branches[0].heap.peek().map(|Reverse((rank, _))| *rank)
     }
 
     /// The first lane, which is taken out together with the path to it.
@@ -89,7 +97,7 @@ impl Tree {
     ) {
         let mut at = path.0 as usize;
         if let Some((lane, (position, id))) = lane {
-            self.branches[at].heap.push(Reverse(((0, position, id), lane)));
+            self.branches[at].heap.push(Reverse((([0; LEVELS], position, id), lane)));
         }
         while at != 0 {
             self.push_up(at, share);

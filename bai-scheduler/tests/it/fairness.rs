@@ -50,7 +50,7 @@ impl Ledger {
             match slices.last_mut() {
                 // One slice an hour.
                 Some(last) if (middle - last.at).num_seconds() < 3_600 => {
-                    last.slot_seconds.add(&slot_seconds)
+                    last.slot_seconds.add(&slot_seconds);
                 }
                 _ => slices.push(UsageSlice { at: middle, slot_seconds }),
             }

@@ -13,9 +13,9 @@ use bai_benches::{median_ms, print};
 use bai_core::slots::{DefaultForUnspecified, ResourceSlots, SlotType, SlotTypes};
 use bai_core::status::ClusterMode;
 use bai_core::{Error, SessionId};
-use chrono::TimeDelta;
 use bai_scheduler::testing::{agent, at, id, owner, session, slots};
 use bai_scheduler::{Delta, Drf, FairShare, Group, Holder, Limits, Options, Outcome, Sequencer, Session};
+use chrono::TimeDelta;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -90,7 +90,9 @@ fn group(sequencer: Arc<dyn Sequencer>) -> Result<Group> {
     let mut group = Group::new(Options { sequencer, ..Options::default() }, types());
     for number in 0..USERS {
         let owner = owner(number);
-        for holder in [Holder::Keypair(owner.access_key), Holder::User(owner.user), Holder::Project(owner.project)] {
+        for holder in
+            [Holder::Keypair(owner.access_key), Holder::User(owner.user), Holder::Project(owner.project)]
+        {
             let total = slots(&[("cpu", 1_000_000), ("mem", 1 << 60), ("cuda.device", 100_000)]);
             let total = Some((total, DefaultForUnspecified::Limited));
             let limits = Limits { total, max_sessions: 1_000_000, ..Limits::default() };
@@ -122,7 +124,7 @@ fn request(number: u128) -> ResourceSlots {
 fn waiting(number: u128, request: ResourceSlots) -> Session {
     let mut session = session(number, &[&[]]);
     // The ends of a third are known.
-    session.max_runtime = (number % 3 == 0).then(|| TimeDelta::hours(1));
+    session.max_runtime = number.is_multiple_of(3).then(|| TimeDelta::hours(1));
     session.kernels[0].slots = request;
     session.owner = owner(number / 8 % USERS);
     session
@@ -139,7 +141,10 @@ fn all_fit(agents: usize, pending: usize) -> Result<(Group, usize)> {
 
 /// The agents are full of sessions without a known end.
 fn fill(group: &mut Group, agents: usize) -> Result<Vec<SessionId>> {
-    let whole = [slots(&[("cpu", 64), ("mem", 512 * GIB), ("cuda.device", 8)]), slots(&[("cpu", 64), ("mem", 512 * GIB), ("cuda.device", 0)])];
+    let whole = [
+        slots(&[("cpu", 64), ("mem", 512 * GIB), ("cuda.device", 8)]),
+        slots(&[("cpu", 64), ("mem", 512 * GIB), ("cuda.device", 0)]),
+    ];
     let mut filling = Vec::with_capacity(agents);
     for number in (1_000_000..).take(agents) {
         let mut session = waiting(number, whole[usize::from(number % 2 == 1)].clone());
