@@ -166,7 +166,7 @@ async fn a_new_agent_learns_from_replayed_frames_and_status() {
 
 #[tokio::test(start_paused = true)]
 async fn a_kernel_is_in_use_while_code_runs_and_does_not_wait_for_input() {
-    let pause = Duration::from_secs(60);
+    let pause = Duration::from_mins(1);
     let runs = runs(RunsLimits::default());
     tokio::time::advance(pause).await;
     assert_eq!(runs.unused_for(), pause, "since it was taken on");
