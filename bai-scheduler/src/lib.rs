@@ -24,6 +24,7 @@
 //! assert!(plan(&snapshot, &Rules::default()).placements.is_empty());
 //! ```
 
+pub mod device;
 pub mod quota;
 pub mod select;
 pub mod sequence;
