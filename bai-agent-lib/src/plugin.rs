@@ -5,7 +5,9 @@
 //! accepts work, and changed only by the kernel that takes or gives back.
 
 mod cpu;
+mod held;
 mod mem;
+pub mod mock;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
