@@ -58,9 +58,10 @@ eval "$vars"
 scripts/test-images.sh
 scripts/check-setup.sh
 
+# First of all: whole-process tests run what lies in the target directory.
+step 'programs' programs
 step 'rust' rust_tests "$@"
 step 'doc tests' doc_tests
 if [[ -d tests/client ]]; then
-  step 'programs' programs
   step 'client' client_tests
 fi

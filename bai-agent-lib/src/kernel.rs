@@ -16,6 +16,7 @@ use crate::log::ConsoleLog;
 use crate::run::Runs;
 use crate::runner::Runner;
 use crate::state::{BatchRecord, KernelRecord, Phase, StateStore};
+use crate::stats::KernelSeries;
 
 /// What is asked of, or has happened to, a kernel. Fields are only ever set.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,8 @@ pub(crate) struct Kernel {
     pub(crate) orphan: bool,
     pub(crate) runs: Runs,
     pub(crate) log: Mutex<Option<ConsoleLog>>,
+    /// Held while a sample is taken, so that samples come in order.
+    pub(crate) series: tokio::sync::Mutex<KernelSeries>,
     pub(crate) signals: watch::Sender<Signals>,
     /// Held while its files are removed: a later generation waits for it.
     pub(crate) removal: tokio::sync::Mutex<()>,
@@ -62,6 +65,7 @@ pub(crate) struct Live {
     pub(crate) attached: Map<String, Value>,
     pub(crate) runner: Option<Arc<dyn Runner>>,
     pub(crate) stats: Option<KernelStats>,
+    pub(crate) oom_kills: u64,
 }
 
 impl Kernel {
@@ -76,6 +80,7 @@ impl Kernel {
             orphan,
             runs,
             log: Mutex::default(),
+            series: tokio::sync::Mutex::default(),
             signals: watch::Sender::new(signals),
             removal: tokio::sync::Mutex::default(),
             state,
@@ -257,6 +262,7 @@ impl Inner {
             service_ports: self.record.service_ports.clone(),
             attached_devices: self.live.attached.clone(),
             isolation_gaps: started.map(|started| started.gaps.clone()).unwrap_or_default(),
+            oom_kills: self.live.oom_kills,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bai_core::port::agent::KernelSpec;
 use bai_core::slots::SlotType;
@@ -49,7 +50,13 @@ impl Layout {
     }
 
     /// Makes everything a kernel needs before it starts. A restarted kernel keeps its home directory. Blocks.
-    pub(crate) fn prepare(&self, record: &KernelRecord, grant: &Grant, owner: (u32, u32)) -> io::Result<()> {
+    pub(crate) fn prepare(
+        &self,
+        record: &KernelRecord,
+        grant: &Grant,
+        owner: (u32, u32),
+        stop_grace: Duration,
+    ) -> io::Result<()> {
         make_dir(&self.config, 0o755)?;
         make_dir(&self.control, 0o700)?;
         let fresh = self.make_home(owner)?;
@@ -57,7 +64,8 @@ impl Layout {
         write(&self.config.join("environ.txt"), environ_text(&environ).as_bytes(), 0o644)?;
         write(&self.config.join("resource.txt"), resource_text(&record.allocation, grant).as_bytes(), 0o644)?;
         name_runtime(&self.config.join("bin"), record)?;
-        let config = runner_config(record, environ, owner);
+        let mut config = runner_config(record, environ, owner);
+        config.grace_ms = u64::try_from(stop_grace.as_millis()).unwrap_or(u64::MAX);
         write(&self.control.join(RUNNER_CONFIG), &serde_json::to_vec(&config)?, 0o600)?;
         // A socket of an earlier start would be connected to in vain.
         match fs::remove_file(self.control.join(RUNNER_SOCKET)) {
@@ -194,7 +202,7 @@ mod tests {
             .insert("mem".into(), [("root".to_owned(), (64_u64 << 20).into())].into_iter().collect());
         let mut grant = Grant::default();
         grant.limits.cpu = Some(1.5);
-        layout.prepare(&record, &grant, owner).unwrap();
+        layout.prepare(&record, &grant, owner, Duration::from_secs(3)).unwrap();
 
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
         let environ = read("config/environ.txt");
@@ -206,6 +214,7 @@ mod tests {
         assert!(read("config/resource.txt").contains("MEM_SHARES=root:64"));
         let config = RunnerConfig::from_json(read("control/runner.json").as_bytes()).unwrap();
         assert_eq!((config.token.as_str(), config.runtime_type), ("secret", RuntimeType::Python));
+        assert_eq!(config.grace_ms, 3000);
         assert_eq!(config.environ["LONG"], "a\nb");
         assert_eq!(read("work/bootstrap.sh"), "echo hi");
         assert_eq!(
@@ -214,7 +223,7 @@ mod tests {
         );
 
         fs::write(dir.path().join("work/bootstrap.sh"), "mine").unwrap();
-        layout.prepare(&record, &grant, owner).unwrap();
+        layout.prepare(&record, &grant, owner, Duration::from_secs(3)).unwrap();
         assert_eq!(read("work/bootstrap.sh"), "mine");
     }
 }

@@ -3,13 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  bai run --rm -c 'print(\"hello world\")' python      run a snippet in a session of its own
+  bai run --rm python main.py                        run a file
+  bai start -t lab python                            keep a session, and use it:
+  bai exec lab 'x = 41'
+  bai exec lab 'print(x + 1)'
+  bai serve --data DIR                               serve sessions to others";
 
 /// Compute sessions, embedded or on a server.
 ///
 /// Without BACKEND_ENDPOINT in the environment, commands work on an embedded cluster of this machine.
 #[derive(Debug, Parser)]
-#[command(name = "bai", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "bai", version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -18,9 +27,12 @@ pub(crate) struct Cli {
     pub(crate) server: Server,
 
     /// How data is printed.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", help_heading = GLOBAL)]
     pub(crate) output: Format,
 }
+
+/// Heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,19 +47,19 @@ pub(crate) enum Format {
 #[derive(Debug, Args)]
 pub(crate) struct Server {
     /// URL of the server; embedded when there is none.
-    #[arg(long, global = true, env = "BACKEND_ENDPOINT", hide_env_values = true)]
+    #[arg(long, global = true, env = "BACKEND_ENDPOINT", hide_env_values = true, value_name = "URL", help_heading = GLOBAL)]
     pub(crate) endpoint: Option<String>,
 
     /// Public half of the keypair.
-    #[arg(long, global = true, env = "BACKEND_ACCESS_KEY", hide_env_values = true)]
+    #[arg(long, global = true, env = "BACKEND_ACCESS_KEY", hide_env_values = true, value_name = "KEY", help_heading = GLOBAL)]
     pub(crate) access_key: Option<String>,
 
     /// Secret half of the keypair.
-    #[arg(long, global = true, env = "BACKEND_SECRET_KEY", hide_env_values = true)]
+    #[arg(long, global = true, env = "BACKEND_SECRET_KEY", hide_env_values = true, value_name = "KEY", help_heading = GLOBAL)]
     pub(crate) secret_key: Option<String>,
 
     /// Directory of the embedded cluster's state.
-    #[arg(long, global = true, env = "BAI_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "BAI_DATA", hide_env_values = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(crate) data: Option<PathBuf>,
 }
 
@@ -117,11 +129,11 @@ pub(crate) struct NewSession {
     pub(crate) tag: Option<String>,
 
     /// Number of kernels.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) cluster_size: u32,
 
     /// Resource group.
-    #[arg(long)]
+    #[arg(long, value_name = "GROUP")]
     pub(crate) scaling_group: Option<String>,
 
     /// Shell script to run in the session first.
@@ -132,12 +144,16 @@ pub(crate) struct NewSession {
     #[arg(long)]
     pub(crate) no_reuse: bool,
 
-    /// Longest time to wait for the start, in seconds; 0 for no limit.
-    #[arg(long, default_value_t = 0)]
+    /// Longest time to wait for the start; 0 for no limit.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub(crate) max_wait: u64,
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "bai run [OPTIONS] -c <CODE> <IMAGE>\n       bai run [OPTIONS] <IMAGE> <FILES>..."
+)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["files", "code", "exec"])))]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) session: NewSession,
@@ -151,15 +167,15 @@ pub(crate) struct Run {
     pub(crate) code: Option<String>,
 
     /// Command of the clean step; `*` for the image's default.
-    #[arg(long, conflicts_with = "code")]
+    #[arg(long, conflicts_with = "code", value_name = "COMMAND")]
     pub(crate) clean: Option<String>,
 
     /// Command of the build step; `*` for the image's default.
-    #[arg(long, conflicts_with = "code")]
+    #[arg(long, conflicts_with = "code", value_name = "COMMAND")]
     pub(crate) build: Option<String>,
 
     /// Command of the exec step; `*`, the default, for the image's default.
-    #[arg(long, conflicts_with = "code")]
+    #[arg(long, conflicts_with = "code", value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
 
     /// End the session when the run has ended.
@@ -192,7 +208,7 @@ pub(crate) struct Ps {
     pub(crate) all: bool,
 
     /// Most rows to show.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_name = "ROWS")]
     pub(crate) limit: u32,
 }
 
@@ -248,7 +264,7 @@ pub(crate) struct Download {
     pub(crate) files: Vec<String>,
 
     /// Directory to write to.
-    #[arg(long, default_value = ".")]
+    #[arg(long, default_value = ".", value_name = "DIR")]
     pub(crate) dest: PathBuf,
 }
 

@@ -8,13 +8,19 @@ mod command;
 mod connect;
 mod output;
 mod progress;
+mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::Cli;
 use crate::output::Output;
+
+/// The description of the command line, for completions and manuals.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
 
 /// Parses the command line, runs the command, and returns its exit code.
 ///

@@ -7,7 +7,7 @@ use bai_core::execution::ConsoleItem;
 use bai_core::{Error, ErrorKind};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::Format;
 
@@ -29,7 +29,7 @@ impl Output {
 
     /// Prints rows as a table, or as the JSON they are.
     pub(crate) fn rows<T: Serialize>(self, header: &[&str], rows: &[T], cells: impl Fn(&T) -> Vec<String>) {
-        if self.format == Format::Json {
+        if self.is_json() {
             return self.json(&rows);
         }
         let mut table = Table::new();
@@ -43,15 +43,16 @@ impl Output {
         line(table.trim_fmt());
     }
 
-    /// Prints one object as lines of key and value, or as the JSON it is.
-    pub(crate) fn object(self, object: &serde_json::Value) {
-        let Some(fields) = object.as_object().filter(|_| self.format == Format::Table) else {
-            return self.json(object);
-        };
-        let width = fields.keys().map(String::len).max().unwrap_or(0);
-        for (key, value) in fields {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            line(format!("{key:width$}  {text}"));
+    /// Whether programs read the output.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Prints lines of name and value.
+    pub(crate) fn fields(self, fields: &[(&str, String)]) {
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in fields {
+            line(format_args!("{name:width$}  {value}"));
         }
     }
 
@@ -75,8 +76,11 @@ impl Output {
         write(&mut std::io::stderr(), &format!("{text}\n"));
     }
 
-    /// Shows a piece of a program's output where it belongs.
+    /// Shows a piece of a program's output where it belongs; for programs as one line of JSON.
     pub(crate) fn console(self, item: &ConsoleItem) {
+        if self.is_json() {
+            return line(serde_json::to_string(item).unwrap_or_default());
+        }
         match item {
             ConsoleItem::Stdout(text) => write(&mut std::io::stdout(), text),
             ConsoleItem::Stderr(text) => write(&mut std::io::stderr(), text),
@@ -86,20 +90,28 @@ impl Output {
         }
     }
 
-    /// Shows an error: message, code, and what to do next.
-    pub(crate) fn error(self, error: &Error) {
-        if self.format == Format::Json {
-            return self.json(&error.to_problem());
-        }
-        self.note(format!("error: {error}"));
-        for (field, problem) in fields(error) {
-            self.note(format!("  {field}: {problem}"));
-        }
-        self.note(format!("code: {}", error.code().id()));
-        if let Some(help) = help(error) {
-            self.note(format!("help: {help}"));
+    /// Tells programs that a run has ended, and how.
+    pub(crate) fn finished(self, exit_code: i32) {
+        if self.is_json() {
+            line(json!({ "type": "finished", "exit_code": exit_code }));
         }
     }
+
+    /// Shows an error: message, code, and what to do next; for programs as the problem body that a server would send.
+    pub(crate) fn error(self, error: &Error) {
+        self.note(if self.is_json() { error.to_problem().to_string() } else { words(error) });
+    }
+}
+
+fn words(error: &Error) -> String {
+    let fields = fields(error).map(|(field, problem)| format!("\n  {field}: {problem}"));
+    let help = help(error).map(|help| format!("\nhelp: {help}"));
+    format!(
+        "error: {error}{}\ncode: {}{}",
+        fields.collect::<String>(),
+        error.code().id(),
+        help.unwrap_or_default()
+    )
 }
 
 /// The parameters that the server refused, each with what is wrong with it (spec auth.md, section 7).
@@ -116,6 +128,11 @@ fn help(error: &Error) -> Option<&'static str> {
         code::SESSION_NOT_FOUND => "`bai ps` lists the living sessions, `bai ps --all` the dead ones too",
         code::CONNECT_FAILED => "check BACKEND_ENDPOINT, and that the server runs",
         code::AUTH_FAILED | code::INVALID_AUTH => "check BACKEND_ACCESS_KEY and BACKEND_SECRET_KEY",
+        code::SESSION_FAILED => "`bai ps --all` says why, `bai logs SESSION` what it printed",
+        code::TIMEOUT if error.context().iter().any(|(key, _)| *key == "id") => {
+            "the session stays in the queue: `bai info SESSION` says what it waits for, `bai rm SESSION` ends it"
+        }
+        code::SESSION_STATE_FORBIDS => "`bai rm --forced` ends a session whatever its status",
         code::HOST_LACKS_FEATURE => "`bai doctor` says what this host offers",
         _ if error.kind() == ErrorKind::Conflict => "try again",
         _ => return None,
@@ -133,10 +150,8 @@ fn write(to: &mut impl Write, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use bai_core::error::code;
-    use serde_json::json;
-
     use super::*;
+    use bai_core::error::code;
 
     #[test]
     fn refused_parameters_are_named() {

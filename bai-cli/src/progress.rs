@@ -23,14 +23,23 @@ pub(crate) fn transfer(output: Output, total: u64) -> Guard {
     Guard(bar)
 }
 
+/// A bar over `total` things, until it is dropped.
+pub(crate) fn counting(output: Output, total: u64) -> Guard {
+    let bar = if output.is_interactive() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}") {
+        bar.set_style(style);
+    }
+    Guard(bar)
+}
+
 /// Clears the line when dropped.
 #[derive(Debug)]
 pub(crate) struct Guard(ProgressBar);
 
 impl Guard {
-    /// Counts `bytes` more as done.
-    pub(crate) fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+    /// Counts `more` bytes or things as done.
+    pub(crate) fn advance(&self, more: u64) {
+        self.0.inc(more);
     }
 }
 

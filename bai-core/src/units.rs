@@ -6,5 +6,5 @@
 mod size;
 mod span;
 
-pub use size::{BinarySize, SizeUnit, format_bytes, format_bytes_long, parse_bytes};
+pub use size::{BinarySize, SizeUnit, format_bytes, format_bytes_exact, format_bytes_long, parse_bytes};
 pub use span::TimeSpan;

@@ -195,13 +195,31 @@
     process.stdout.write(`${util.inspect(value)}\n`);
   }
 
+  const ACTION = Symbol.for('bai-driver');
+  const starter = new vm.Script("globalThis[Symbol.for('bai-driver')]()", { filename: FILE });
+
+  /** Calls `action` so that an interrupt ends it, whatever it does. Node can do this for whole scripts only. */
+  function interruptible(action) {
+    globalThis[ACTION] = () => {
+      delete globalThis[ACTION];
+      return action();
+    };
+    return starter.runInThisContext({ breakOnSigint: true, displayErrors: false });
+  }
+
   function run(message) {
     cell = { number: message.cell, strict: message.strict, code: 0 };
-    control.send({ op: 'begin', cell: cell.number });
     control.socket.unref();
+    let awaits = false;
     try {
-      const { script, awaits } = prepare(message.code, `cell-${cell.number}`);
-      const value = script.runInThisContext({ breakOnSigint: true, displayErrors: false });
+      const value = interruptible(() => {
+        // Asks for the interrupts that are due. Before, while Node changes from one way of taking them to the other, they
+        // would be lost.
+        control.send({ op: 'begin', cell: cell.number });
+        const prepared = prepare(message.code, `cell-${cell.number}`);
+        awaits = prepared.awaits;
+        return prepared.script.runInThisContext({ displayErrors: false });
+      });
       if (awaits) Promise.resolve(value).then(show).catch(failed).then(settled);
       else show(value);
       if (!awaits) settled();

@@ -23,6 +23,7 @@ mod executor;
 mod input;
 mod interpreter;
 mod kernel;
+mod memory;
 mod oneshot;
 mod outbox;
 mod process;
@@ -122,8 +123,7 @@ fn end(kernel: &Kernel) {
     kernel.processes.signal_all(Signal::SIGTERM);
     let grace = Duration::from_millis(*lock(&kernel.ending.grace_ms));
     if !kernel.processes.wait_all(grace) {
-        kernel.processes.signal_all(Signal::SIGKILL);
-        kernel.processes.wait_all(KILL_TIMEOUT);
+        kernel.processes.kill_all(KILL_TIMEOUT);
     }
     kernel.runs.wait_finished(DRAIN_TIMEOUT);
     kernel.outbox.drain(DRAIN_TIMEOUT);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bai_core::AgentId;
 use bai_core::image_ref::canonical_architecture;
-use bai_core::slots::{Amount, ResourceSlots};
+use bai_core::slots::{Amount, ResourceSlots, SlotType};
 use bai_core::status::ClusterMode;
 
 use crate::plan::Rules;
@@ -168,7 +168,9 @@ impl<'a> Room<'a> {
         let Some(agent) = closest else { return "no agent is available".to_owned() };
         let describe = |slot: &str| {
             let (free, capacity) = (self.free[agent].get(slot), self.agents[agent].capacity.get(slot));
-            format!("needs {slot} {}; best agent has {free} free of {capacity}", need.slots.get(slot))
+            let words = |amount| SlotType::guess(slot).describe(amount);
+            let (needed, free, capacity) = (words(need.slots.get(slot)), words(free), words(capacity));
+            format!("needs {slot} {needed}; best agent has {free} free of {capacity}")
         };
         lacking(agent).iter().map(|slot| describe(slot.as_str())).collect::<Vec<_>>().join(", ")
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bai_agent_lib::backend::process::{self, ProcessBackend, ProcessOptions};
 use bai_agent_lib::backend::simulated::{SimulatedBackend, SimulatedOptions};
-use bai_agent_lib::{Agent, AgentOptions};
+use bai_agent_lib::{Agent, AgentBuilder, AgentOptions};
 use bai_core::Result;
 use bai_core::port::{KernelBackend, ManagerApi};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,8 @@ pub fn doctor() -> Vec<Facility> {
     process::doctor(bai_agent_lib::cgroup::detect("bai").as_deref())
 }
 
-/// What runs the kernels of a node.
+/// What runs the kernels of a node. Options that are absent are left out when it is written: as the lowest layer of a
+/// configuration they would stay under another kind, which does not know them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 #[non_exhaustive]
@@ -25,14 +26,14 @@ pub enum Runtime {
     /// A sandbox made of the host's own means, with the interpreters found on the host.
     Process {
         /// Directories to look for interpreters in, separated by colons; the usual ones when absent.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
     /// Docker containers of labelled images.
     #[cfg(feature = "docker")]
     Docker {
         /// Address of the engine such as `unix:///var/run/docker.sock`; the engine's default when absent.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,
     },
     /// Kernels that are only pretended, for tests and benchmarks.
@@ -52,6 +53,16 @@ impl Runtime {
     }
 }
 
+/// Name of a node among all that use the same engine. Several may have the id that is the default; none shares its files.
+#[cfg(feature = "docker")]
+fn owner(options: &AgentOptions) -> String {
+    format!("{}:{}", options.id, options.data_dir.display())
+}
+
+/// Size of a simulated node: its kernels use nothing of the host.
+const SIMULATED_CORES: u32 = 1024;
+const SIMULATED_MEMORY: u64 = 4 << 40;
+
 /// A node: its agent, and the back end to clean up with.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -59,16 +70,24 @@ pub(crate) struct Node {
     pub(crate) backend: Arc<dyn KernelBackend>,
 }
 
-impl Node {
-    /// Starts an agent with this runtime.
-    pub(crate) async fn start(
-        runtime: &Runtime,
-        options: AgentOptions,
-        manager: Arc<dyn ManagerApi>,
-    ) -> Result<Self> {
+/// A node whose agent has yet to be started: what it takes from the host is found out without a manager.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    builder: AgentBuilder,
+    backend: Arc<dyn KernelBackend>,
+}
+
+impl Prepared {
+    /// Opens the back end of `runtime`.
+    pub(crate) async fn new(runtime: &Runtime, mut options: AgentOptions) -> Result<Self> {
+        if *runtime == Runtime::Simulated {
+            (options.cpu, options.mem) = (Some(SIMULATED_CORES), Some(SIMULATED_MEMORY));
+        }
         let scratch = options.data_dir.join("scratch");
         let (id, runner) = (options.id.clone(), options.runner.clone());
-        let builder = Agent::builder(options).manager(manager);
+        #[cfg(feature = "docker")]
+        let owner = owner(&options);
+        let builder = Agent::builder(options);
         let (backend, builder): (Arc<dyn KernelBackend>, _) = match runtime {
             Runtime::Process { path } => {
                 let mut process = ProcessOptions::new(id.as_str(), scratch, runner);
@@ -82,7 +101,7 @@ impl Node {
             Runtime::Docker { host } => {
                 use bai_agent_lib::backend::docker::{DockerBackend, DockerOptions};
                 let host = host.as_deref().unwrap_or("unix:///var/run/docker.sock");
-                let backend = Arc::new(DockerBackend::connect(DockerOptions::new(host, id)).await?);
+                let backend = Arc::new(DockerBackend::connect(DockerOptions::new(host, owner)).await?);
                 (backend.clone(), builder.backend(backend))
             }
             Runtime::Simulated => {
@@ -90,9 +109,17 @@ impl Node {
                 (backend.clone(), builder.simulated(&backend))
             }
         };
-        Ok(Self { agent: Arc::new(builder.start().await?), backend })
+        Ok(Self { builder, backend })
     }
 
+    /// Starts the agent, which reports to `manager`.
+    pub(crate) async fn start(self, manager: Arc<dyn ManagerApi>) -> Result<Node> {
+        let agent = Arc::new(self.builder.manager(manager).start().await?);
+        Ok(Node { agent, backend: self.backend })
+    }
+}
+
+impl Node {
     /// Ends every kernel of this node at once.
     pub(crate) async fn end_all(&self) {
         for started in self.backend.list().await.unwrap_or_default() {

@@ -169,15 +169,14 @@ def test_rm_one_many_unknown_forced(cli, name):
     assert unknown.returncode != 0 and "No such session" in unknown.stderr
     cli("start", "-t", name + "d", "python")
     cli("rm", "--forced", name + "d")
-    wait_for(lambda: name not in cli("ps", check=False).stdout)
+    assert name not in cli("ps", check=False).stdout  # `rm` returns when they have ended
 
 
 def test_rm_shows_statistics(cli, name):
     cli("start", "-t", name, "python")
-    cli("run", "-t", name, "-c", "sum(range(10**6))", "python")
-    time.sleep(6)  # statistics are sampled every five seconds
     done = cli("rm", "-s", name)
-    assert "cpu_used" in done.stdout or "cpu_util" in done.stdout or "mem" in done.stdout
+    for metric in ["cpu_used", "cpu_util", "mem", "io_read", "io_write", "net_rx", "net_tx"]:
+        assert metric in done.stdout, (metric, done.stdout)
 
 
 def test_status_history(cli, session):
@@ -192,8 +191,8 @@ def test_admin_session_list(cli, name):
     cli("rm", name + "b")
     running = cli("admin", "session", "list", "--running", "--format", "name,status,type").stdout
     assert name + "a" in running and name + "b" not in running and "INTERACTIVE" in running
-    dead = lambda: cli("admin", "session", "list", "--dead", "--format", "name,status", check=False).stdout
-    wait_for(lambda: re.search(name + r"b\s+TERMINATED", dead()))
+    dead = cli("admin", "session", "list", "--dead", "--format", "name,status").stdout
+    assert re.search(name + r"b\s+TERMINATED", dead)
     filtered = cli("admin", "session", "list", "-a", "--filter", f'name ilike "{name}%"', "--order", "-name", "--format", "name").stdout
     assert filtered.index(name + "b") < filtered.index(name + "a")
     as_json = json.loads(cli("--output=json", "admin", "session", "list", "-a", "--filter", f'name == "{name}a"').stdout)

@@ -72,9 +72,11 @@ impl Core {
             let reason = reason().unwrap_or_else(|| "self-terminated".into());
             return Ok(KernelExit { code: None, reason, oom: false });
         };
-        if let Some(mut exit) = started.exit {
-            exit.reason = reason().unwrap_or(exit.reason);
-            return Ok(exit);
+        if let Some(exit) = started.exit {
+            return Ok(match reason() {
+                Some(reason) => KernelExit { code: exit.code, reason, oom: false },
+                None => exit,
+            });
         }
         self.open_log(kernel)?;
         let connection = self.connect(kernel, &started)?;
@@ -105,9 +107,10 @@ impl Core {
         let grant = self.plugins.grant(&record.allocation);
         let spec = self.start_spec(&record, &grant);
         if self.state.on_disk() {
-            let (layout, owner) = (Layout::new(&self.state.scratch(kernel.kernel.id)), self.options.uid_gid);
-            blocking(move || layout.prepare(&record, &grant, owner).map_err(|error| scratch_failed(&error)))
-                .await?;
+            let layout = Layout::new(&self.state.scratch(kernel.kernel.id));
+            let (owner, stop_grace) = (self.options.uid_gid, self.options.stop_grace);
+            let prepare = move || layout.prepare(&record, &grant, owner, stop_grace);
+            blocking(move || prepare().map_err(|error| scratch_failed(&error))).await?;
         }
         within(self.options.start_timeout, "starting the sandbox", self.backend.start(&spec)).await
     }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bai_core::id::KernelId;
 use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{ExitNotice, Started};
 use bai_core::session::KernelExit;
@@ -14,7 +13,7 @@ use futures_util::stream::BoxStream;
 use super::core::{Core, Found};
 use crate::kernel::Kernel;
 use crate::state::Phase;
-use crate::stats::{KernelSeries, NodeSeries, Sample};
+use crate::stats::{NodeSeries, Sample};
 
 /// Pause before a broken stream of exits is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -107,25 +106,32 @@ impl Core {
     }
 
     async fn stats_loop(self: Arc<Self>) {
-        let (mut node, mut series) = (NodeSeries::default(), HashMap::new());
+        let mut node = NodeSeries::default();
         loop {
             *self.node_stat.lock() = node.measure(&self.options.data_dir, self.clock.now());
-            self.measure_kernels(&mut series).await;
+            for kernel in self.started_kernels() {
+                if kernel.phase() == Phase::Running {
+                    self.measure(&kernel, false).await;
+                }
+            }
             tokio::time::sleep(self.options.stats_interval).await;
         }
     }
 
-    async fn measure_kernels(&self, series: &mut HashMap<KernelId, KernelSeries>) {
-        let mut kernels = self.started_kernels();
-        kernels.retain(|kernel| kernel.phase() == Phase::Running);
-        series.retain(|id, _| kernels.iter().any(|kernel| kernel.kernel.id == *id));
-        for kernel in kernels {
-            // One that ends just now has no statistics any more; its last ones stay.
-            if let Ok(stats) = self.backend.stats(kernel.kernel).await {
-                let sample = Sample::from_stats(&stats);
-                let shown = series.entry(kernel.kernel.id).or_default().fold(&sample, self.clock.now());
-                kernel.live(|live| live.stats = Some(shown));
-            }
+    /// Measures a kernel; with `ended` it is known that nothing of it runs any more. One whose counters have gone keeps its last
+    /// statistics.
+    pub(super) async fn measure(&self, kernel: &Kernel, ended: bool) {
+        let mut series = kernel.series.lock().await;
+        let Ok(stats) = self.backend.stats(kernel.kernel).await else { return };
+        let sample = Sample::from_stats(&stats);
+        let now = self.clock.now();
+        let shown = if ended { series.close(sample, now) } else { series.fold(&sample, now) };
+        let killed = kernel.live(|live| {
+            live.stats = Some(shown);
+            std::mem::replace(&mut live.oom_kills, sample.oom_kills) != sample.oom_kills
+        });
+        if killed {
+            self.dirty.notify_one();
         }
     }
 }

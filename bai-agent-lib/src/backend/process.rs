@@ -44,10 +44,10 @@ use bai_core::port::KernelBackend;
 use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{BackendCapability, ExitNotice, StartSpec, Started};
 use futures_util::StreamExt;
+use futures_util::future::join;
 use futures_util::stream::BoxStream;
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio_stream::wrappers::BroadcastStream;
 
 use self::discover::Environment;
@@ -69,6 +69,9 @@ pub const RUNNER_SOCKET: &str = "runner.sock";
 
 /// Name of the sandbox's specification in the control directory.
 const SPEC_FILE: &str = "sandbox-spec.json";
+
+/// No start takes longer: a control group that is still empty at this age belongs to none.
+const LONGEST_START: Duration = Duration::from_mins(10);
 
 /// How long processes may take to go after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -139,19 +142,15 @@ impl ProcessBackend {
     /// `Unavailable` when the scratch directory cannot be made.
     pub async fn open(options: ProcessOptions) -> Result<Self> {
         std::fs::create_dir_all(&options.scratch_root).map_err(failed)?;
-        let mut cgroups = cgroup::detect(&options.cgroup_parent);
-        let mut probe = launch::probe(&options, cgroups.as_deref()).await;
-        if probe.is_err() && cgroups.take().is_some() {
-            // Groups can be made, but perhaps processes cannot be moved into them.
-            probe = launch::probe(&options, None).await;
-        }
+        let discovery = discover::discover(&options.path);
+        let ((cgroups, probe), environments) = join(probe(&options), discovery).await;
         let mut gaps = host_gaps(&options, cgroups.is_some());
         let isolates = probe.is_ok();
         match probe {
             Ok(more) => gaps.extend(more),
             Err(error) => gaps.push(doctor::explain(&error)),
         }
-        let environments = if isolates { discover::discover(&options.path).await } else { Vec::new() };
+        let environments = if isolates { environments } else { Vec::new() };
         let mut capability = BackendCapability::default();
         (capability.kind, capability.gaps, capability.isolates) = ("process", gaps, isolates);
         let inner = Inner {
@@ -165,6 +164,17 @@ impl ProcessBackend {
         inner.sweep();
         Ok(Self(Arc::new(inner)))
     }
+}
+
+/// The control groups that can be used, and what a sandbox in them lacks on this host.
+async fn probe(options: &ProcessOptions) -> (Option<Arc<dyn Cgroups>>, io::Result<Vec<String>>) {
+    let mut cgroups = cgroup::detect(&options.cgroup_parent);
+    let mut probe = launch::probe(options, cgroups.as_deref()).await;
+    if probe.is_err() && cgroups.take().is_some() {
+        // Groups can be made, but perhaps processes cannot be moved into them.
+        probe = launch::probe(options, None).await;
+    }
+    (cgroups, probe)
 }
 
 /// What is missing for reasons outside the sandbox itself.
@@ -183,6 +193,12 @@ fn host_gaps(options: &ProcessOptions, has_cgroups: bool) -> Vec<String> {
 
 fn failed(error: io::Error) -> Error {
     Error::of(code::BACKEND_FAILED, error.to_string()).source(error)
+}
+
+/// How long ago a directory was made or last changed; nothing when that cannot be told.
+fn age(path: &std::path::Path) -> Duration {
+    let changed = std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    changed.and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
 
 /// Name of a kernel's control group.
@@ -230,13 +246,15 @@ impl Inner {
             .find(|found| found.kernel == kernel)
     }
 
-    /// Removes control groups left by a crash between making the group and recording the sandbox.
+    /// Removes control groups left by a crash between making the group and recording the sandbox. Young ones may be of a
+    /// start that is in progress elsewhere: agents of several data directories may have the same name, and so the same parent.
     fn sweep(&self) {
         let Some(cgroups) = &self.cgroups else { return };
         let known: Vec<String> = self.scan().iter().map(|found| group_name(found.kernel)).collect();
         for group in cgroups.groups().unwrap_or_default() {
-            let ours = group.starts_with("kernel-") && !known.contains(&group);
-            if ours && cgroups.pids(&group).is_ok_and(|pids| pids.is_empty()) {
+            let left = group.starts_with("kernel-") && !known.contains(&group);
+            let old = || cgroups.places(&group).first().is_some_and(|(_, path)| age(path) > LONGEST_START);
+            if left && old() && cgroups.pids(&group).is_ok_and(|pids| pids.is_empty()) {
                 let _ = cgroups.remove(&group);
             }
         }
@@ -339,16 +357,14 @@ impl Inner {
 
     fn stats(&self, kernel: KernelRef) -> Result<KernelStats> {
         let missing = || Error::of(code::KERNEL_NOT_FOUND, "no such kernel here").with("kernel", kernel.id);
-        let (sample, oom_kills) = if let Some(cgroups) = &self.cgroups {
+        let sample = if let Some(cgroups) = &self.cgroups {
             let usage = cgroups.usage(&group_name(kernel)).map_err(|error| missing().source(error))?;
-            (Sample::from(usage), usage.oom_kills)
+            Sample::from(usage)
         } else {
             let found = self.find(kernel).filter(Found::is_alive).ok_or_else(missing)?;
-            (usage::of_namespace(found.record.pid, found.record.namespaces.pid), 0)
+            usage::of_namespace(found.record.pid, found.record.namespaces.pid)
         };
-        let mut stats = sample.into_stats();
-        stats.insert("oom_kills".into(), json!({ "current": oom_kills.to_string() }));
-        Ok(stats)
+        Ok(sample.into_stats())
     }
 }
 

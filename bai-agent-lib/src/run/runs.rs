@@ -59,6 +59,8 @@ struct State {
     boot: Arc<str>,
     /// Number of the last frame received.
     received: u64,
+    /// The kernel is being ended.
+    closing: bool,
 }
 
 #[derive(Debug)]
@@ -169,7 +171,7 @@ impl Run {
 
 impl Runs {
     pub(crate) fn new(limits: RunsLimits) -> Self {
-        let state = State { runs: IndexMap::new(), boot: Arc::from(""), received: 0 };
+        let state = State { runs: IndexMap::new(), boot: Arc::from(""), received: 0, closing: false };
         Self { limits, state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -250,6 +252,7 @@ impl Runs {
     pub(crate) fn event(&self, seq: u64, event: &Event) {
         let mut state = self.state.lock();
         state.received = seq;
+        let closing = state.closing;
         let Some(id) = run_of(event).filter(|id| *id != BATCH_RUN) else { return };
         let run = state.run(id, &self.limits);
         match event {
@@ -259,6 +262,8 @@ impl Runs {
             }
             Event::CleanFinished { exit_code, .. } => run.buffer.step(RunStatus::CleanFinished, *exit_code),
             Event::BuildFinished { exit_code, .. } => run.buffer.step(RunStatus::BuildFinished, *exit_code),
+            // Ended with its kernel, which is what clients are to see.
+            Event::Finished { .. } if closing => return,
             Event::Finished { exit_code, .. } => run.finish(*exit_code),
             _ => return,
         }
@@ -278,6 +283,17 @@ impl Runs {
         }
     }
 
+    /// The kernel is being ended: runs that end from now on were ended with it, and nothing is kept for a later agent, so that
+    /// the runner need not wait for anybody.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+    }
+
+    /// Whether [`Runs::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closing
+    }
+
     /// The kernel has gone: what has not ended ends now.
     pub(crate) fn end(&self) {
         for run in self.state.lock().runs.values_mut().filter(|run| run.exit.is_none()) {
@@ -290,7 +306,7 @@ impl Runs {
     /// Up to which frame the runner may forget, and of which of its starts.
     pub(crate) fn ack_point(&self) -> (Arc<str>, u64) {
         let state = self.state.lock();
-        let unread = state.runs.values().filter_map(|run| run.unread_from).min();
+        let unread = state.runs.values().filter_map(|run| run.unread_from).min().filter(|_| !state.closing);
         (Arc::clone(&state.boot), unread.map_or(state.received, |seq| seq.saturating_sub(1)))
     }
 

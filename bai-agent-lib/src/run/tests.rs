@@ -163,3 +163,19 @@ async fn a_new_agent_learns_from_replayed_frames_and_status() {
     runs.settle(&status);
     assert_eq!(runs.collect("a", FLUSH).await.unwrap().status, RunStatus::Continued);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_for_later_when_the_kernel_is_being_ended() {
+    let runs = runs(RunsLimits::default());
+    runs.begin("a", || ()).unwrap();
+    runs.output(1, "a", Stream::Stdout, b"unread");
+    assert_eq!(runs.ack_point().1, 0);
+    runs.close();
+    assert_eq!(runs.ack_point().1, 1);
+    runs.event(2, &finished("a", 0));
+    assert_eq!(runs.ack_point().1, 2);
+    runs.end();
+    // It has ended with its kernel, not by itself.
+    let reply = runs.collect("a", FLUSH).await.unwrap();
+    assert_eq!((reply.exit_code, text(&reply).as_str()), (Some(VANISHED), "unread"));
+}

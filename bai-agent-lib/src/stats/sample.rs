@@ -20,6 +20,8 @@ pub struct Sample {
     pub net_rx: u64,
     /// Bytes sent since the start.
     pub net_tx: u64,
+    /// Processes killed because of the memory limit.
+    pub oom_kills: u64,
 }
 
 impl From<Usage> for Sample {
@@ -33,6 +35,7 @@ impl From<Usage> for Sample {
             io_write: usage.io_write,
             net_rx: 0,
             net_tx: 0,
+            oom_kills: usage.oom_kills,
         }
     }
 }
@@ -53,6 +56,7 @@ impl Sample {
             ("io_write", current(self.io_write.to_string())),
             ("net_rx", current(self.net_rx.to_string())),
             ("net_tx", current(self.net_tx.to_string())),
+            ("oom_kills", current(self.oom_kills.to_string())),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -71,6 +75,7 @@ impl Sample {
             io_write: number("io_write"),
             net_rx: number("net_rx"),
             net_tx: number("net_tx"),
+            oom_kills: number("oom_kills"),
         }
     }
 }
@@ -81,8 +86,14 @@ mod tests {
 
     #[test]
     fn a_sample_survives_its_form() {
-        let sample =
-            Sample { cpu_ms: 1.5, memory: 10, memory_limit: Some(20), io_read: 3, ..Sample::default() };
+        let sample = Sample {
+            cpu_ms: 1.5,
+            memory: 10,
+            memory_limit: Some(20),
+            io_read: 3,
+            oom_kills: 4,
+            ..Sample::default()
+        };
         assert_eq!(Sample::from_stats(&sample.into_stats()), sample);
     }
 }

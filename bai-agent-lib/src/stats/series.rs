@@ -30,6 +30,8 @@ struct State {
     at: Timestamp,
     metrics: [Moving; METRICS.len()],
     cpu_util: Moving,
+    /// Bytes in use at the last sample.
+    memory: u64,
 }
 
 impl KernelSeries {
@@ -40,7 +42,9 @@ impl KernelSeries {
             at,
             metrics: values.map(Moving::new),
             cpu_util: Moving::new(0.0),
+            memory: sample.memory,
         });
+        state.memory = sample.memory;
         #[allow(clippy::cast_precision_loss)]
         let seconds = (at - state.at).num_microseconds().unwrap_or(0) as f64 / 1e6;
         if seconds > 0.0 {
@@ -49,6 +53,15 @@ impl KernelSeries {
             state.at = at;
         }
         state.show(sample)
+    }
+
+    /// Takes in the last sample, of a kernel that has ended: its counters are final, and its memory is what it last had while it
+    /// lived.
+    pub(crate) fn close(&mut self, mut sample: Sample, at: Timestamp) -> KernelStats {
+        if let Some(state) = &self.state {
+            sample.memory = state.memory;
+        }
+        self.fold(&sample, at)
     }
 }
 
@@ -110,5 +123,17 @@ mod tests {
         assert_eq!(stats["io_scratch_size"]["unit_hint"], "bytes");
         // A second look at the same moment changes nothing.
         assert_eq!(series.fold(&sample(1600.0, 250), from_micros(1_000_000)), stats);
+    }
+
+    #[test]
+    fn what_has_ended_keeps_its_memory() {
+        let sample = |cpu_ms, memory| Sample { cpu_ms, memory, ..Sample::default() };
+        let mut series = KernelSeries::default();
+        series.fold(&sample(1.0, 500), from_micros(0));
+        let stats = series.close(sample(7.0, 0), from_micros(200_000));
+        assert_eq!((&stats["cpu_used"]["current"], &stats["mem"]["current"]), (&"7".into(), &"500".into()));
+        assert_eq!(stats["mem"]["stats.min"], "500");
+        // Of one that was never measured while it lived, this is all there is.
+        assert_eq!(KernelSeries::default().close(sample(3.0, 0), from_micros(0))["cpu_used"]["current"], "3");
     }
 }

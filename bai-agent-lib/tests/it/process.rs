@@ -4,6 +4,7 @@
 mod agent;
 mod client;
 mod conformance;
+mod ending;
 mod hostile;
 mod kernel;
 mod lifecycle;

@@ -13,17 +13,23 @@ use crate::progress;
 const FILES_PER_REQUEST: usize = 20;
 
 pub(super) async fn upload(args: args::Upload, client: &Client, output: Output) -> Result<()> {
-    send(&client.session(args.session), &args.files, output).await
+    send(&client.session(args.session), &args.files, output).await?;
+    output.note(format_args!("uploaded {}", counted(args.files.len())));
+    Ok(())
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
 }
 
 pub(super) async fn download(args: args::Download, client: &Client, output: Output) -> Result<()> {
     let session = client.session(args.session);
-    let bar = progress::transfer(output, args.files.len() as u64);
+    let bar = progress::counting(output, args.files.len() as u64);
     for path in &args.files {
         session.download_to(std::slice::from_ref(path), &args.dest).await?;
         bar.advance(1);
     }
-    output.note(format!("downloaded to {}", args.dest.display()));
+    output.note(format_args!("downloaded {} to {}", counted(args.files.len()), args.dest.display()));
     Ok(())
 }
 

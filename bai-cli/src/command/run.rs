@@ -14,9 +14,6 @@ use crate::progress;
 
 /// Creates a session, runs the code or the files, and ends it with `--rm`.
 pub(super) async fn run(args: args::Run, client: &Client, output: Output) -> Result<u8> {
-    if args.code.is_none() && args.files.is_empty() && args.exec.is_none() {
-        return Err(Error::of(code::CLIENT_USAGE, "nothing to run: give a snippet with -c, or files"));
-    }
     let new = new_session(&args.session)?;
     let session = {
         let _spinner = progress::waiting(output, "waiting for the session to start");
@@ -48,15 +45,18 @@ async fn in_session(args: &args::Run, session: &Session, output: Output) -> Resu
         build_log: false,
         exec: Some(args.exec.clone().unwrap_or_else(|| "*".to_owned())),
     };
-    session.run_batch(&steps, |item| output.console(&item), ask).await.map(exit_code)
+    let code = session.run_batch(&steps, |item| output.console(&item), ask).await?;
+    Ok(exit_code(code, output))
 }
 
 async fn query(session: &Session, code: &str, output: Output) -> Result<u8> {
-    session.run_with(code, |item| output.console(&item), ask).await.map(exit_code)
+    let code = session.run_with(code, |item| output.console(&item), ask).await?;
+    Ok(exit_code(code, output))
 }
 
 /// Exit codes of programs beyond a byte (a signal's negative number) become 1.
-fn exit_code(code: i32) -> u8 {
+fn exit_code(code: i32, output: Output) -> u8 {
+    output.finished(code);
     u8::try_from(code).unwrap_or(1)
 }
 

@@ -2,11 +2,13 @@
 
 use bai_client::Client;
 use bai_core::{Error, Result};
+use serde_json::json;
 
 use super::run::new_session;
 use crate::args;
 use crate::output::Output;
 use crate::progress;
+use crate::view;
 
 /// Statuses of living sessions.
 const LIVING: &str =
@@ -25,9 +27,15 @@ pub(super) async fn start(args: args::Start, client: &Client, output: Output) ->
         let _spinner = progress::waiting(output, "waiting for the session to start");
         client.request(new).await?
     };
+    let created = created.check()?;
     let reused = if created.is_new { "" } else { " (reused)" };
-    output.note(format!("session {} is {}{reused}", created.name, created.status));
-    output.line(&created.id);
+    output.note(format_args!("session {} is {}{reused}", created.name, created.status));
+    if output.is_json() {
+        let (id, name, status, new) = (&created.id, &created.name, &created.status, created.is_new);
+        output.json(&json!({ "id": id, "name": name, "status": status, "created": new }));
+    } else {
+        output.line(&created.id);
+    }
     Ok(())
 }
 
@@ -40,7 +48,7 @@ pub(super) async fn list(args: &args::Ps, client: &Client, output: Output) -> Re
             row.image.clone().unwrap_or_default(),
             row.session_type.to_lowercase(),
             row.status.clone(),
-            row.status_info.clone().unwrap_or_default(),
+            view::reason(row.status_info.as_deref(), &view::parsed(row.status_data.as_deref())),
             row.created_at.get(..19).unwrap_or(&row.created_at).replace('T', " "),
         ]
     });
@@ -48,7 +56,12 @@ pub(super) async fn list(args: &args::Ps, client: &Client, output: Output) -> Re
 }
 
 pub(super) async fn info(args: &args::One, client: &Client, output: Output) -> Result<()> {
-    output.object(&client.session(&args.session).info().await?);
+    let info = client.session(&args.session).info().await?;
+    if output.is_json() {
+        output.json(&info);
+    } else {
+        output.fields(&view::session(&args.session, &info));
+    }
     Ok(())
 }
 
@@ -71,8 +84,10 @@ async fn for_each(
     mut act: impl AsyncFnMut(&str) -> Result<()>,
 ) -> Result<u8> {
     let mut worst: Option<Error> = None;
+    let mut done = Vec::new();
     for name in &names {
         match act(name).await {
+            Ok(()) if output.is_json() => done.push(name),
             Ok(()) => output.line(name),
             Err(error) => {
                 output.error(&error);
@@ -80,11 +95,19 @@ async fn for_each(
             }
         }
     }
+    if output.is_json() {
+        output.json(&done);
+    }
     Ok(worst.map_or(0, |error| error.kind().exit_code()))
 }
 
 pub(super) async fn logs(args: &args::One, client: &Client, output: Output) -> Result<()> {
-    output.text(&client.session(&args.session).logs().await?);
+    let logs = client.session(&args.session).logs().await?;
+    if output.is_json() {
+        output.json(&json!({ "logs": logs }));
+    } else {
+        output.text(&logs);
+    }
     Ok(())
 }
 
@@ -94,7 +117,11 @@ pub(super) async fn events(args: &args::Events, client: &Client, output: Output)
         None => client.events().await?,
     };
     while let Some(event) = stream.next().await? {
-        output.line(format_args!("{} {}", event.name, event.data));
+        if output.is_json() {
+            output.line(json!({ "event": event.name, "data": event.data }));
+        } else {
+            output.line(format_args!("{} {}", event.name, event.data));
+        }
     }
     Ok(())
 }
@@ -121,8 +148,8 @@ pub(super) async fn agents(client: &Client, output: Output) -> Result<()> {
             row.id.clone(),
             row.status.clone(),
             row.scaling_group.clone(),
-            row.available_slots.clone(),
-            row.occupied_slots.clone(),
+            view::slots(&row.available_slots),
+            view::slots(&row.occupied_slots),
         ]
     });
     Ok(())

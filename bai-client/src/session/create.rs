@@ -45,6 +45,23 @@ pub struct Created {
     pub is_new: bool,
 }
 
+impl Created {
+    /// Itself, unless the session was not started.
+    ///
+    /// # Errors
+    /// `Timeout` when the session still waits after [`NewSession::max_wait`], and `Unavailable` ([`code::SESSION_FAILED`]) when it
+    /// could not be started.
+    pub fn check(self) -> Result<Self> {
+        let error = match self.status.as_str() {
+            "TIMEOUT" => Error::of(code::TIMEOUT, "the session still waits in the queue"),
+            "ERROR" | "CANCELLED" => Error::of(code::SESSION_FAILED, "the session could not be started")
+                .with("status", self.status),
+            _ => return Ok(self),
+        };
+        Err(error.with("name", self.name).with("id", self.id))
+    }
+}
+
 impl NewSession {
     /// An interactive session of one kernel from `image` (a name or an alias).
     pub fn new(image: impl Into<String>) -> Self {
@@ -217,9 +234,9 @@ impl Client {
     /// Creates a session, waits until it runs, and returns its handle.
     ///
     /// # Errors
-    /// As [`Client::request`], and `Unavailable` ([`code::SESSION_FAILED`]) when it ended in another status than `RUNNING`.
+    /// As [`Client::request`] and [`Created::check`], and `Unavailable` ([`code::SESSION_FAILED`]) in another status than `RUNNING`.
     pub async fn create(&self, new: NewSession) -> Result<Session> {
-        let created = self.request(new).await?;
+        let created = self.request(new).await?.check()?;
         if created.status == "RUNNING" {
             return Ok(created.session);
         }

@@ -97,6 +97,9 @@ pub struct RunningKernel {
     pub attached_devices: Map<String, Value>,
     /// What its sandbox lacks on this host, in words; empty when nothing.
     pub isolation_gaps: Vec<String>,
+    /// Processes of this start that were killed because the kernel's memory was used up.
+    #[serde(default)]
+    pub oom_kills: u64,
 }
 
 /// How the startup command of a batch session ended.
@@ -181,7 +184,8 @@ pub trait AgentApi: fmt::Debug + Send + Sync + 'static {
     /// generation. A newer generation of a known kernel replaces it in the same scratch directory (restart).
     async fn create_kernels(&self, specs: Vec<KernelSpec>) -> Result<()>;
 
-    /// Ends a kernel: accepted at once, the end comes by a report. Idempotent. An unknown kernel is `NotFound`.
+    /// Ends a kernel: accepted at once, the end comes by a report. Idempotent. An unknown kernel is `NotFound`. Its programs get
+    /// the agent's grace time, and none when the reason is `force-terminated`.
     async fn destroy_kernel(&self, kernel: KernelRef, reason: &str) -> Result<()>;
 
     /// Removes all traces of an ended kernel: scratch, log, record. Idempotent; unknown kernels are fine. A kernel that has not

@@ -10,6 +10,11 @@ use crate::id::{AgentId, KernelId};
 use crate::slots::ResourceSlots;
 use crate::status::{KernelStatus, SessionStatus};
 
+/// Life cycle reason of what the memory limit has ended.
+const OUT_OF_MEMORY: &str = "out-of-memory";
+/// Key of `status_data`: processes that the memory limit has killed.
+const OOM_KILLS: &str = "oom_kills";
+
 /// How a kernel ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelExit {
@@ -17,7 +22,7 @@ pub struct KernelExit {
     pub code: Option<i32>,
     /// Life cycle reason, such as `self-terminated`.
     pub reason: String,
-    /// Whether the memory limit killed a process of it.
+    /// Whether it ended because its memory was used up, not merely some process of it earlier.
     pub oom: bool,
 }
 
@@ -141,7 +146,7 @@ impl Session {
         if kernel.status.is_dead() {
             return Ok(false);
         }
-        let reason = if exit.oom { "out-of-memory" } else { &exit.reason };
+        let reason = if exit.oom { OUT_OF_MEMORY } else { &exit.reason };
         kernel.exit_code = exit.code;
         kernel.status_data.insert("kernel".into(), exit_data(exit));
         kernel.release(KernelStatus::Terminated, reason, now);
@@ -150,6 +155,25 @@ impl Session {
         }
         self.follow_kernels(reason, now);
         Ok(true)
+    }
+
+    /// Whether [`Session::note_oom`] would change anything.
+    pub fn is_oom_news(&self, id: KernelId, kills: u64) -> bool {
+        kills > 0
+            && self.status.is_running()
+            && self.kernel(id).is_some_and(|kernel| kernel.status_data.get(OOM_KILLS) != Some(&json!(kills)))
+    }
+
+    /// Records that processes of a running kernel, `kills` in all, were killed because its memory was used up. The kernel
+    /// goes on; its session says why something in it has died.
+    ///
+    /// # Errors
+    /// `NotFound` for a foreign kernel.
+    pub fn note_oom(&mut self, id: KernelId, kills: u64) -> Result<()> {
+        self.kernel_mut(id)?.status_data.insert(OOM_KILLS.into(), json!(kills));
+        self.status_data.insert(OOM_KILLS.into(), json!(kills));
+        self.status_info = Some(OUT_OF_MEMORY.to_owned());
+        Ok(())
     }
 
     /// The kernel with `id`, for changes.

@@ -109,6 +109,14 @@ impl SlotType {
         }
     }
 
+    /// An amount in the words of a message, exactly: `2`, `128 MiB`, `Infinity`.
+    pub fn describe(self, amount: Amount) -> String {
+        match (self, amount) {
+            (Self::Bytes, Amount::Finite(bytes)) => units::format_bytes_exact(bytes),
+            _ => amount.normalized().to_string(),
+        }
+    }
+
     /// Reads an amount of this type. Bytes take binary suffixes; other amounts are rounded half to even to
     /// [`SlotType::COUNT_DECIMALS`] places and lose their trailing zeros.
     ///

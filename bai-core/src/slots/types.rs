@@ -44,7 +44,9 @@ impl InputRules {
     pub const LIMIT: Self = Self { infinite: true, excessive: true, ..Self::REQUEST };
 
     fn check(self, slot_type: SlotType, amount: Amount) -> Result<Amount> {
-        let fail = |message: &str| Err(Error::of(code::INVALID_SLOTS, message).with("value", amount));
+        let fail = |message: &str| {
+            Err(Error::of(code::INVALID_SLOTS, message).with("value", slot_type.describe(amount)))
+        };
         let Some(number) = amount.finite() else {
             return if self.infinite { Ok(amount) } else { fail("the amount must be finite") };
         };

@@ -125,6 +125,16 @@ pub fn format_bytes_long(bytes: Decimal) -> String {
     format!("{} {symbol}", in_unit(bytes, unit))
 }
 
+/// A number of bytes in the greatest unit that says it exactly with at most two decimal places: `1.5 GiB`, `24096 MiB`,
+/// `1025 bytes`.
+pub fn format_bytes_exact(bytes: Decimal) -> String {
+    let is_exact = |unit: &SizeUnit| in_unit(bytes, *unit) * unit.bytes() == bytes;
+    let reached = SizeUnit::ALL.into_iter().rev().skip_while(|unit| *unit > SizeUnit::fitting(bytes));
+    let unit = reached.into_iter().find(is_exact).unwrap_or(SizeUnit::Byte);
+    let symbol = if bytes == Decimal::ONE { "byte" } else { unit.symbol() };
+    format!("{} {symbol}", in_unit(bytes, unit))
+}
+
 fn in_unit(bytes: Decimal, unit: SizeUnit) -> Decimal {
     (bytes / unit.bytes()).round_dp(2).normalize()
 }
@@ -303,6 +313,23 @@ mod tests {
         assert_eq!("inf".parse::<BinarySize>().unwrap().to_string(), "inf");
         assert_eq!(BinarySize::Bytes(1_234_567_890).to_short(), "1.15g");
         assert_eq!(BinarySize::gib(3).to_long(), "3 GiB");
+    }
+
+    #[test]
+    fn exact_words_hide_nothing() {
+        for (bytes, words) in [
+            (0_i64, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1536, "1.5 KiB"),
+            (128 << 20, "128 MiB"),
+            ((128 << 20) - 1, "134217727 bytes"),
+            (24_096 << 20, "24096 MiB"),
+            (3 << 29, "1.5 GiB"),
+        ] {
+            assert_eq!(format_bytes_exact(bytes.into()), words);
+        }
+        assert_eq!(format_bytes_exact((-1_i64 << 30).into()), "-1 GiB");
     }
 
     #[test]

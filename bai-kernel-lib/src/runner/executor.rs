@@ -52,6 +52,11 @@ fn execute(kernel: &Kernel, driver: &mut Option<Driver>, run: Run) {
         sink.say(&format!("bai-krunner: {e}"));
         Exit::code(RUNNER_FAULT)
     });
+    if kernel.memory.has_killed() {
+        sink.say(
+            "Out of memory: the session has used up its memory, and the system has killed a process in it.",
+        );
+    }
     kernel.input.reset();
     finish(kernel, exit);
 }

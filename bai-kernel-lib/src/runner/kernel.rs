@@ -20,6 +20,7 @@ use super::{
     environment::Environment,
     input::Input,
     interpreter::Shared,
+    memory::Memory,
     outbox::Outbox,
     process::{Identity, Launcher, Processes},
     runs::Runs,
@@ -40,6 +41,7 @@ pub(super) struct Kernel {
     pub(super) runs: Runs,
     pub(super) input: Arc<Input>,
     pub(super) interpreter: Shared,
+    pub(super) memory: Memory,
     /// Random name of this start.
     pub(super) boot: String,
     /// Monotonic seconds.
@@ -101,6 +103,7 @@ impl Kernel {
             runs: Runs::new(config.max_queued_runs)?,
             input: Arc::new(Input::new()?),
             interpreter: Shared::default(),
+            memory: Memory::new(),
             boot,
             started_at: monotonic_seconds(),
             ending: Ending { grace_ms: Mutex::new(config.grace_ms), event },

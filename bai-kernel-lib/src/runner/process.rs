@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, OwnedFd},
@@ -29,6 +29,9 @@ use nix::{
 };
 
 use super::supervise::lock;
+
+/// Pause before everything is killed once more.
+const KILL_AGAIN: Duration = Duration::from_millis(20);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +150,7 @@ impl Processes {
     }
 
     /// Sends a signal to everything: as PID 1 to every process of the namespace, otherwise to the groups that
-    /// were started here.
+    /// were started here and to what was adopted from them.
     pub(super) fn signal_all(&self, signal: Signal) {
         let table = lock(&self.table);
         if std::process::id() == 1 {
@@ -156,6 +159,24 @@ impl Processes {
         }
         for pid in table.running.keys() {
             let _ = killpg(Pid::from_raw(*pid), signal);
+        }
+        // While the table is locked none of them is reaped, so that their ids are not reused.
+        for pid in children().filter(|pid| !table.running.contains_key(pid)) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Kills everything, also what turns up only when its parent is dead. `false` when the time is over first.
+    pub(super) fn kill_all(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.signal_all(Signal::SIGKILL);
+            if self.wait_all(KILL_AGAIN.min(timeout)) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
         }
     }
 
@@ -180,8 +201,8 @@ impl Processes {
         if let Some(ended) = table.running.remove(&pid.as_raw()) {
             let _ = ended.exit.set(exit);
             let _ = ended.event.write(1);
-            self.changed.notify_all();
         }
+        self.changed.notify_all();
     }
 
     fn wait_for_start(&self, seen: u64) -> u64 {
@@ -192,11 +213,11 @@ impl Processes {
         table.starts
     }
 
-    /// Waits until none of the started processes is left. `false` when the time is over first.
+    /// Waits until no process is left, neither started here nor adopted. `false` when the time is over first.
     pub(super) fn wait_all(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut table = lock(&self.table);
-        while !table.running.is_empty() {
+        while !table.running.is_empty() || has_children() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -206,6 +227,25 @@ impl Processes {
         }
         true
     }
+}
+
+/// Whether there are children, dead ones that were not reaped included.
+fn has_children() -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags) != Err(Errno::ECHILD)
+}
+
+/// The ids of all children.
+fn children() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent(*pid) == Some(std::process::id()))
+}
+
+fn parent(pid: i32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name comes before, in parentheses, and may contain anything.
+    stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Who user code runs as.

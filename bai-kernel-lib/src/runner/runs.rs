@@ -47,6 +47,8 @@ struct State {
     queue: VecDeque<Run>,
     active: Option<Active>,
     finished: VecDeque<String>,
+    /// An interrupt came while a run was queued and none active: it is for the first.
+    interrupt_next: bool,
     closed: bool,
 }
 
@@ -119,8 +121,8 @@ impl Runs {
         let _ = self.wake.read();
         let mut state = lock(&self.state);
         let run = state.queue.pop_front()?;
-        state.active =
-            Some(Active { run_id: run.run_id.clone(), target: None, interrupted: false, owed: false });
+        let due = std::mem::take(&mut state.interrupt_next);
+        state.active = Some(Active { run_id: run.run_id.clone(), target: None, interrupted: due, owed: due });
         Some(run)
     }
 
@@ -173,10 +175,15 @@ impl Runs {
             }
             return Interrupted::Active;
         }
-        let Some(run_id) = run_id else { return Interrupted::Idle };
+        let Some(run_id) = run_id else {
+            // Accepted already, so for whoever interrupts it is the run in progress.
+            state.interrupt_next = !state.queue.is_empty();
+            return if state.interrupt_next { Interrupted::Active } else { Interrupted::Idle };
+        };
         match state.queue.iter().position(|run| run.run_id == run_id) {
             Some(index) => {
                 state.queue.remove(index);
+                state.interrupt_next &= index > 0;
                 state.remember(run_id.to_owned());
                 Interrupted::Dequeued(run_id.to_owned())
             }
@@ -281,5 +288,19 @@ mod tests {
         assert!(runs.interrupted());
         runs.finish(drop);
         assert_eq!(runs.interrupt(&processes, Some("a")), Interrupted::Idle);
+    }
+
+    #[test]
+    fn a_run_that_is_about_to_begin_is_interrupted_too() {
+        let (runs, processes) = (Runs::new(8).unwrap(), Processes::default());
+        for run_id in ["a", "b"] {
+            runs.submit(run(run_id)).unwrap();
+        }
+        assert_eq!(runs.interrupt(&processes, None), Interrupted::Active);
+        assert_eq!(runs.next().unwrap().run_id, "a");
+        assert!(runs.interrupted());
+        runs.finish(drop);
+        assert_eq!(runs.next().unwrap().run_id, "b");
+        assert!(!runs.interrupted());
     }
 }

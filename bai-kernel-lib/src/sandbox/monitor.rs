@@ -209,7 +209,9 @@ impl Sandbox {
                 WaitStatus::Signaled(_, signal, _) => (None, Some(signal as i32)),
                 _ => continue,
             };
-            let exit = ExitRecord { code, signal, oom: self.out_of_memory() };
+            // A process of the user that was killed earlier is no reason for this end.
+            let oom = signal == Some(Signal::SIGKILL as i32) && self.out_of_memory();
+            let exit = ExitRecord { code, signal, oom };
             return write_json(&self.spec.state_dir.join(EXIT_FILE), &exit);
         }
     }

@@ -188,7 +188,7 @@ pub struct ExitRecord {
     pub code: Option<i32>,
     /// Signal that ended it.
     pub signal: Option<i32>,
-    /// Whether the memory limit of the sandbox ever killed a process of it.
+    /// Whether PID 1 was killed because the memory of the sandbox was used up.
     pub oom: bool,
 }
 

@@ -30,6 +30,8 @@ struct Entry {
     heard: Timestamp,
     /// When the row was last written to the store.
     stored: Option<Timestamp>,
+    /// Commands do not reach it; until it is heard again.
+    unreachable: bool,
     api: Option<(String, u64, Arc<dyn AgentApi>)>,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct Taken {
     pub(crate) capacity_changed: bool,
     /// Its images are not known.
     pub(crate) send_images: bool,
+    /// It is not the process that the report before came from.
+    pub(crate) restarted: bool,
 }
 
 /// How often an unchanged row is written, in seconds: it carries the last heartbeat.
@@ -68,14 +72,14 @@ impl AgentTable {
         for row in rows {
             match entries.get_mut(&row.id) {
                 None => {
-                    let entry =
-                        Entry { heard: now, stored: Some(row.last_seen), report: None, api: None, row };
+                    let entry = Entry::new(row, now);
                     entries.insert(entry.row.id.clone(), entry);
                 }
                 Some(entry) => {
                     entry.row.schedulable = row.schedulable;
                     if row.last_seen > entry.row.last_seen {
                         entry.heard = entry.heard.max(row.last_seen);
+                        entry.unreachable = false;
                         entry.row = row;
                     }
                 }
@@ -86,21 +90,19 @@ impl AgentTable {
     /// Takes a report; `None` when a newer one has already been taken.
     pub(crate) fn accept(&self, report: &AgentReport, now: Timestamp) -> Option<Taken> {
         let mut entries = self.entries.write();
-        let entry = entries.entry(report.agent.clone()).or_insert_with(|| Entry {
-            row: row_of(report, None, now),
-            report: None,
-            heard: now,
-            stored: None,
-            api: None,
-        });
+        let entry = entries
+            .entry(report.agent.clone())
+            .or_insert_with(|| Entry { stored: None, ..Entry::new(row_of(report, None, now), now) });
         let same_run = entry.report.as_ref().filter(|last| last.incarnation == report.incarnation);
         if same_run.is_some_and(|last| last.seq >= report.seq) {
             return None;
         }
         let has_images = report.images.is_some() || same_run.is_some_and(|last| last.has_images);
+        let restarted = entry.report.is_some() && same_run.is_none();
         let misses = entry.report.take().map(|last| last.misses).unwrap_or_default();
         let row = row_of(report, Some(&entry.row), now);
-        let capacity_changed = entry.stored.is_none()
+        let capacity_changed = std::mem::take(&mut entry.unreachable)
+            || entry.stored.is_none()
             || entry.row.status != row.status
             || entry.row.capacity != row.capacity
             || entry.row.resource_group != row.resource_group;
@@ -120,7 +122,7 @@ impl AgentTable {
             entry.stored = Some(now);
         }
         let row = due.then(|| entry.row.clone());
-        Some(Taken { row, capacity_changed, send_images: !has_images })
+        Some(Taken { row, capacity_changed, send_images: !has_images, restarted })
     }
 
     /// The row could not be written: the next report tries again.
@@ -150,6 +152,18 @@ impl AgentTable {
         let entries = self.entries.read();
         let row = &entries.get(id)?.row;
         (row.status == AgentStatus::Lost).then(|| row.lost_at.unwrap_or(row.status_changed))
+    }
+
+    /// Commands do not reach the agent.
+    pub(crate) fn not_reached(&self, id: &AgentId) {
+        if let Some(entry) = self.entries.write().get_mut(id) {
+            entry.unreachable = true;
+        }
+    }
+
+    /// Whether commands reach the agent, as far as is known.
+    pub(crate) fn is_reachable(&self, id: &AgentId) -> bool {
+        self.entries.read().get(id).is_some_and(|entry| !entry.unreachable)
     }
 
     pub(crate) fn set_schedulable(&self, id: &AgentId, schedulable: bool) {
@@ -254,6 +268,11 @@ impl AgentTable {
 pub(crate) struct Unheard;
 
 impl Entry {
+    /// Of an agent that has not reported here.
+    fn new(row: Agent, now: Timestamp) -> Self {
+        Self { heard: now, stored: Some(row.last_seen), report: None, unreachable: false, api: None, row }
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         self.stored.is_none_or(|stored| (now - stored).num_seconds() >= ROW_INTERVAL_SECS)
     }

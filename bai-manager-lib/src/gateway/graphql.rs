@@ -37,6 +37,10 @@ use viewer::Viewer;
 const MAX_DEPTH: usize = 16;
 /// Most fields of one query, those of nested selections included.
 const MAX_FIELDS: usize = 5000;
+/// Longest query in bytes. The parser quotes the line of a mistake, so this bounds what a reply repeats, too.
+const MAX_QUERY: usize = 64 << 10;
+/// Longest message of an error in bytes.
+const MAX_MESSAGE: usize = 1 << 10;
 
 /// All available GraphQL queries.
 #[derive(Debug, Default, MergedObject)]
@@ -89,6 +93,9 @@ async fn answer(gateway: &Gateway, auth: Auth, params: Params) -> Result<Respons
     let query = check.required("query", kind::text);
     let variables = check.or("variables", kind::object, serde_json::Map::new());
     let operation = check.optional("operation_name|operationName", kind::text);
+    if query.len() > MAX_QUERY {
+        check.mistake("query", format!("the query is longer than {MAX_QUERY} bytes"));
+    }
     check.finish()?;
     let mut request = Request::new(query).variables(Variables::from_json(Value::Object(variables)));
     if let Some(operation) = operation {
@@ -97,6 +104,8 @@ async fn answer(gateway: &Gateway, auth: Auth, params: Params) -> Result<Respons
     let mut response = gateway.schema().execute(request.data(Viewer(auth.0))).await;
     for error in &mut response.errors {
         error.message = client_text(&error.message).unwrap_or_else(|| std::mem::take(&mut error.message));
+        let end = error.message.floor_char_boundary(MAX_MESSAGE);
+        error.message.truncate(end);
     }
     Ok(response)
 }

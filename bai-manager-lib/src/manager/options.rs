@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ManagerOptions {
-    /// Name of this manager among its siblings, such as host and process id.
+    /// Name of this manager among its siblings and predecessors. Default: process id and a random part, since process ids
+    /// repeat between hosts and containers.
     pub id: String,
     /// An agent that has been silent this long is lost.
     pub agent_lost_after: Duration,
@@ -39,7 +40,7 @@ pub struct ManagerOptions {
 impl Default for ManagerOptions {
     fn default() -> Self {
         Self {
-            id: format!("manager-{}", std::process::id()),
+            id: format!("manager-{}-{:08x}", std::process::id(), rand::random::<u32>()),
             agent_lost_after: Duration::from_secs(40),
             lost_agent_grace: Duration::from_mins(1),
             preparing_timeout: Duration::from_mins(2),

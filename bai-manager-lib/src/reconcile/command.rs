@@ -312,6 +312,10 @@ async fn created(core: &Arc<Core>, agent: &AgentId, spec: &KernelSpec, result: R
         core.queues.later(agent, item, queue::backoff(failures));
         return;
     }
+    if error.code() == code::AGENT_UNREACHABLE {
+        // Or everything in the queue would be sent there, and be cancelled before the agent is back or known to be lost.
+        core.agents.not_reached(agent);
+    }
     let failure = StartFailure {
         code: error.code().id().to_owned(),
         message: error.to_string(),

@@ -27,6 +27,9 @@ pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<Repo
         tracing::debug!(agent = %report.agent, seq = report.seq, "an old report is ignored");
         return Ok(ReportReply::default());
     };
+    if taken.restarted {
+        core.queues.unsay(&report.agent);
+    }
     if let Some(row) = &taken.row
         && let Err(error) = core.backends.agents.put_agent(row).await
     {
@@ -109,7 +112,7 @@ fn is_news(session: &Session, report: &KernelReport) -> bool {
     let stage = match &report.stage {
         KernelStage::Preparing => kernel.status == KernelStatus::Pulling,
         KernelStage::Pulling => matches!(kernel.status, KernelStatus::Scheduled | KernelStatus::Preparing),
-        KernelStage::Running(_) => starting,
+        KernelStage::Running(facts) => starting || session.is_oom_news(kernel.id, facts.oom_kills),
         KernelStage::Failed { .. } => session.status != SessionStatus::Terminating,
         KernelStage::Exited(_) => session.status.is_starting(),
         KernelStage::Terminating => false,
@@ -162,6 +165,9 @@ fn apply(
         {
             take_facts(session, report, id, facts)?;
             session.advance_kernel(id, KernelStatus::Running, "", now)?;
+        }
+        KernelStage::Running(facts) if session.is_oom_news(id, facts.oom_kills) => {
+            session.note_oom(id, facts.oom_kills)?;
         }
         KernelStage::Failed { code, message } => {
             let failure =

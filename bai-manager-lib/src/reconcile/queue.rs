@@ -106,6 +106,13 @@ impl AgentQueues {
         failures
     }
 
+    /// The agent is another process now, which has heard nothing yet.
+    pub(crate) fn unsay(&self, agent: &AgentId) {
+        if let Some(queue) = self.queues.lock().get_mut(agent) {
+            queue.said.clear();
+        }
+    }
+
     /// Nothing is to be done about the item any more.
     pub(crate) fn done(&self, agent: &AgentId, item: Item) {
         if let Some(queue) = self.queues.lock().get_mut(agent) {

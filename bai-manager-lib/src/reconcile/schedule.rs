@@ -116,7 +116,10 @@ async fn agents(core: &Core, group: &str, waiting: &[Arc<Session>]) -> Result<Ve
         }
     }
     let usable = core.agents.list().into_iter().filter(|agent| {
-        agent.resource_group == group && agent.schedulable && agent.status == AgentStatus::Alive
+        agent.resource_group == group
+            && agent.schedulable
+            && agent.status == AgentStatus::Alive
+            && core.agents.is_reachable(&agent.id)
     });
     Ok(usable
         .map(|agent| AgentState {

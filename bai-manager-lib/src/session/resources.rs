@@ -2,7 +2,7 @@
 
 use bai_core::error::code;
 use bai_core::image::Image;
-use bai_core::slots::{Amount, InputRules, ResourceSlots, SlotTypes};
+use bai_core::slots::{Amount, InputRules, ResourceSlots, SlotType, SlotTypes};
 use bai_core::units::parse_bytes;
 use bai_core::{Error, Result};
 use serde_json::{Map, Value};
@@ -45,8 +45,8 @@ pub(super) fn resolve(
     let memory = slots.get("mem");
     if shmem >= memory {
         return Err(Error::of(code::INVALID_SLOTS, "Shared memory should be less than the main memory.")
-            .with("shmem", shmem)
-            .with("mem", memory));
+            .with("shmem", SlotType::Bytes.describe(shmem))
+            .with("mem", SlotType::Bytes.describe(memory)));
     }
     let mut options = options.clone();
     options.insert("shmem".into(), shmem.to_string().into());
@@ -85,20 +85,23 @@ fn check_bounds(
     slots: &ResourceSlots,
     minima: &ResourceSlots,
 ) -> Result<()> {
-    let given = |error: Error, name: &str| error.with("slot", name).with("given", slots.get(name));
+    let describe = |name: &str, amount: Amount| types.type_of(name).describe(amount);
+    let given =
+        |error: Error, name: &str| error.with("slot", name).with("given", describe(name, slots.get(name)));
     for (name, minimum) in minima {
         if slots.get(name.as_str()) < *minimum {
             let message = "Your resource request is smaller than the minimum required by the image.";
-            return Err(
-                given(Error::of(code::INVALID_SLOTS, message), name.as_str()).with("minimum", minimum)
-            );
+            return Err(given(Error::of(code::INVALID_SLOTS, message), name.as_str())
+                .with("minimum", describe(name.as_str(), *minimum)));
         }
     }
     for (name, text) in image.bounds("max") {
         let maximum = types.type_of(name).parse(text).map_err(|error| bad_label(error, image, name))?;
         if slots.get(name) > maximum {
             let message = "Your resource request is larger than the maximum allowed by the image.";
-            return Err(given(Error::of(code::INVALID_SLOTS, message), name).with("maximum", maximum));
+            return Err(
+                given(Error::of(code::INVALID_SLOTS, message), name).with("maximum", describe(name, maximum))
+            );
         }
     }
     Ok(())
@@ -110,7 +113,6 @@ fn bad_label(error: Error, image: &Image, slot: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use bai_core::slots::SlotType;
     use serde_json::json;
 
     use super::*;
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn bounds_are_told_precisely() {
         let error = ask(SMALL, &json!({"mem": "65m"}), &json!({})).unwrap_err().to_string();
-        for part in ["smaller", "slot: mem", "given: 68157440", "minimum: 134217728"] {
+        for part in ["smaller", "slot: mem", "given: 65 MiB", "minimum: 128 MiB"] {
             assert!(error.contains(part), "{error}");
         }
         let error = ask(SMALL, &json!({"cpu": 5}), &json!({})).unwrap_err().to_string();

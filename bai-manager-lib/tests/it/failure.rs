@@ -62,6 +62,43 @@ async fn an_agent_that_refuses_commands_is_avoided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_queue_waits_for_an_agent_that_cannot_be_reached() {
+    let mut options = crate::world::quick();
+    options.agent_lost_after = Duration::from_mins(1);
+    options.preparing_timeout = Duration::from_mins(1);
+    let world = World::with_options(&[1], options).await;
+    world.agents[0].behave(Manners { away: true, silent: true, ..Manners::default() });
+    let first = world.create(cores("first", 1)).await.unwrap();
+    let second = world.create(cores("second", 1)).await.unwrap();
+    world.reaches(first.id, SessionStatus::Preparing).await;
+    let first = world.reaches(first.id, SessionStatus::Pending).await;
+    world
+        .until_stored(second.id, |session| session.status_info.as_deref() == Some("no-available-instances"))
+        .await;
+    let commands = world.agents[0].commands.load(std::sync::atomic::Ordering::SeqCst);
+    // Several passes later the agent has been left alone, and nobody has lost a try.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(world.agents[0].commands.load(std::sync::atomic::Ordering::SeqCst), commands);
+    assert_eq!(world.stored(second.id).await.main().generation, 0);
+    assert_eq!(world.stored(first.id).await.main().generation, 1);
+    world.agents[0].behave(Manners::default());
+    world.reaches(first.id, SessionStatus::Running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_has_forgotten_is_told_again_at_once() {
+    let world = World::new(&[4]).await;
+    world.agents[0].behave(Manners { never_starts: true, ..Manners::default() });
+    let session = world.create(cores("forgotten", 1)).await.unwrap();
+    world.until("the agent has heard of it", |world| world.agents[0].kernel_count() == 1).await;
+    world.agents[0].is_replaced();
+    world.agents[0].behave(Manners::default());
+    // Within the deadline of the start, so it is the same one.
+    let session = world.reaches(session.id, SessionStatus::Running).await;
+    assert_eq!(session.main().generation, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_agent_delays_only_its_own_kernels() {
     let world = World::new(&[8, 4]).await;
     world.agents[0].behave(Manners { hangs: true, ..Manners::default() });

@@ -41,6 +41,8 @@ pub(crate) struct Manners {
     pub(crate) ignores_destroy: bool,
     /// Commands never answer.
     pub(crate) hangs: bool,
+    /// Commands do not reach it.
+    pub(crate) away: bool,
     /// Startup commands do not end.
     pub(crate) endless_batch: bool,
     /// No reports are sent.
@@ -62,7 +64,7 @@ pub(crate) struct FakeAgent {
     pub(crate) id: AgentId,
     pub(crate) manners: Mutex<Manners>,
     capacity: ResourceSlots,
-    incarnation: u64,
+    incarnation: AtomicU64,
     seq: AtomicU64,
     kernels: Mutex<HashMap<KernelId, Simulated>>,
     pub(crate) unknown: Mutex<Vec<KernelRef>>,
@@ -76,7 +78,7 @@ impl FakeAgent {
             id: id.into(),
             manners: Mutex::default(),
             capacity: [("cpu", cpu), ("mem", 64 << 30)].into_iter().collect(),
-            incarnation: rand::random(),
+            incarnation: AtomicU64::new(rand::random()),
             seq: AtomicU64::new(1),
             kernels: Mutex::default(),
             unknown: Mutex::default(),
@@ -108,6 +110,13 @@ impl FakeAgent {
             known.stage =
                 KernelStage::Exited(KernelExit { code: Some(code), reason: "self-terminated".into(), oom });
         }
+        self.changed.notify_one();
+    }
+
+    /// Another process takes its place, which knows nothing of the kernels.
+    pub(crate) fn is_replaced(&self) {
+        self.kernels.lock().clear();
+        self.incarnation.fetch_add(1, Ordering::SeqCst);
         self.changed.notify_one();
     }
 
@@ -145,7 +154,7 @@ impl FakeAgent {
         let kernels = self.kernels.lock();
         AgentReport {
             agent: self.id.clone(),
-            incarnation: self.incarnation,
+            incarnation: self.incarnation.load(Ordering::SeqCst),
             seq: self.seq.fetch_add(1, Ordering::SeqCst),
             addr: String::new(),
             public_host: "127.0.0.1".into(),
@@ -246,7 +255,11 @@ fn not_found() -> Error {
 #[async_trait]
 impl AgentApi for FakeAgent {
     async fn create_kernels(&self, specs: Vec<KernelSpec>) -> Result<()> {
-        if let Some(kind) = self.manners().await.refuses {
+        let manners = self.manners().await;
+        if manners.away {
+            return Err(Error::of(code::AGENT_UNREACHABLE, "away"));
+        }
+        if let Some(kind) = manners.refuses {
             return Err(Error::new(kind, "refused"));
         }
         let mut kernels = self.kernels.lock();
@@ -501,6 +514,17 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{status} is not reached: {seen:#?}");
+    }
+
+    /// Waits until the stored session is as it should be.
+    pub(crate) async fn until_stored(&self, id: SessionId, is_right: impl Fn(&Session) -> bool) {
+        for _ in 0..1000 {
+            if is_right(&self.stored(id).await) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never came true: {:#?}", self.stored(id).await);
     }
 
     pub(crate) async fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {

@@ -95,7 +95,7 @@ fn a_shortage_is_explained() {
         decide(vec![agent("a", &[("cpu", 4), ("mem", 8)])], vec![session(1, &[&[("cpu", 5), ("mem", 9)]])]);
     assert_eq!(
         message(&plan, 1),
-        "needs cpu 5; best agent has 4 free of 4, needs mem 9; best agent has 8 free of 8"
+        "needs cpu 5; best agent has 4 free of 4, needs mem 9 bytes; best agent has 8 bytes free of 8 bytes"
     );
 }
 

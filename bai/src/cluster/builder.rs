@@ -10,20 +10,20 @@ use async_trait::async_trait;
 use bai_agent_lib::AgentOptions;
 use bai_client::Credentials;
 use bai_core::error::code;
+use bai_core::identity::Keypair;
 use bai_core::memory::{MemoryCounter, MemoryEvents, MemoryLease};
 use bai_core::port::agent::ReportReply;
 use bai_core::port::{AgentApi, AgentReport, ManagerApi};
-use bai_core::{Error, Result, SystemClock};
+use bai_core::{Error, Result, Secret, SystemClock};
 use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::identity::Bootstrap;
 use bai_manager_lib::{Backends, Manager, ManagerOptions};
 use bai_store::{Options, Store};
-use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, router};
-use crate::runtime::{Node, Runtime};
+use crate::runtime::{Prepared, Runtime};
 use crate::secrets::{Secrets, private_dir, unusable};
 
 /// How often a core is given away on a cluster of one node: its sessions idle most of the time.
@@ -78,28 +78,18 @@ impl Builder {
         let secrets = Secrets::load_or_generate(&data)?;
         let store = Store::open_sqlite(data.join("bai.db"), Options::new(secrets.store_key()?)).await?;
         let dialer = Arc::new(LocalDialer::default());
-        let manager =
-            Manager::start(backends(store.clone()), dialer.clone(), ManagerOptions::default()).await?;
-        let credential = manager
-            .identities()
-            .bootstrap(Bootstrap {
-                email: "admin@bai.local".into(),
-                password: secrets.admin_password,
-                access_key: None,
-                secret_key: None,
-            })
-            .await?;
+        // Only now: the store is ours alone, and with it the kernels of this directory.
+        let prepared = prepare_node(&data, &self.runtime, self.cpu_overcommit);
+        let started = start_manager(&store, dialer.clone(), secrets.admin_password);
+        let (prepared, (manager, keypair)) = tokio::try_join!(prepared, started)?;
         let (registration, registered) = Registration::new(manager.clone());
-        let node = start_node(&data, &self.runtime, self.cpu_overcommit, registration).await?;
-        *dialer.0.write() = Some(node.agent.clone());
+        let node = prepared.start(Arc::new(registration)).await?;
+        dialer.0.send_replace(Some(node.agent.clone()));
         registered.done().await?;
         let stop = CancellationToken::new();
         Ok(Cluster {
             router: router(&manager, &stop),
-            credentials: Credentials::new(
-                credential.keypair.access_key.as_str(),
-                credential.keypair.secret_key.reveal().as_str(),
-            ),
+            credentials: Credentials::new(keypair.access_key.as_str(), keypair.secret_key.reveal()),
             manager,
             store,
             node,
@@ -126,17 +116,29 @@ fn backends(store: Store) -> Backends {
     }
 }
 
-async fn start_node(
-    data: &Path,
-    runtime: &Runtime,
-    cpu_overcommit: u32,
-    manager: Registration,
-) -> Result<Node> {
+async fn prepare_node(data: &Path, runtime: &Runtime, cpu_overcommit: u32) -> Result<Prepared> {
     let mut options = AgentOptions::new("i-local", data.join("agent"));
     options.runner =
         bai_krunner_bin::install(&data.join("bin")).map_err(|cause| unusable(&data.join("bin"), cause))?;
     options.cpu_overcommit = cpu_overcommit;
-    Node::start(runtime, options, Arc::new(manager)).await
+    Prepared::new(runtime, options).await
+}
+
+/// Starts the manager, with a superadmin when there is none yet.
+async fn start_manager(
+    store: &Store,
+    dialer: Arc<LocalDialer>,
+    admin_password: Secret,
+) -> Result<(Manager, Keypair)> {
+    let manager = Manager::start(backends(store.clone()), dialer, ManagerOptions::default()).await?;
+    let admin = Bootstrap {
+        email: "admin@bai.local".into(),
+        password: admin_password,
+        access_key: None,
+        secret_key: None,
+    };
+    let keypair = manager.identities().bootstrap(admin).await?.keypair;
+    Ok((manager, keypair))
 }
 
 /// The manager, with an ear for the report that makes the agent's images known: from then on a session can be created.
@@ -192,16 +194,22 @@ fn data_dir(asked: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir
     make().map_err(|cause| unusable(&std::env::temp_dir(), cause))
 }
 
-/// Finds the one agent of this process.
+/// Finds the one agent of this process, once it has started: the manager, which starts first, has work for it at once when
+/// there are sessions on their way.
 #[derive(Debug, Default)]
-struct LocalDialer(RwLock<Option<Arc<dyn AgentApi>>>);
+struct LocalDialer(watch::Sender<Option<Arc<dyn AgentApi>>>);
 
 #[async_trait]
 impl AgentDialer for LocalDialer {
     async fn dial(&self, agent: &bai_core::port::store::Agent) -> Result<Arc<dyn AgentApi>> {
-        let here = self.0.read().clone().filter(|_| agent.addr.is_empty());
-        here.ok_or_else(|| {
+        let elsewhere = || {
             Error::of(code::AGENT_UNREACHABLE, "the agent is not in this process").with("agent", &agent.id)
-        })
+        };
+        if !agent.addr.is_empty() {
+            return Err(elsewhere());
+        }
+        let mut started = self.0.subscribe();
+        let here = started.wait_for(Option::is_some).await.map_err(|_| elsewhere())?;
+        here.clone().ok_or_else(elsewhere)
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Node, Runtime};
+use crate::runtime::{Node, Prepared, Runtime};
 use crate::secrets::{private_dir, unusable};
 
 /// Configuration of an agent.
@@ -74,7 +74,7 @@ impl AgentRole {
         let bin = data.join("bin");
         options.runner = bai_krunner_bin::install(&bin).map_err(|cause| unusable(&bin, cause))?;
         let manager = Arc::new(RemoteManager::connect(&config.manager, &config.secret)?);
-        let node = Node::start(&config.runtime, options, manager).await?;
+        let node = Prepared::new(&config.runtime, options).await?.start(manager).await?;
         Ok(Self { node, listener, secret: config.secret })
     }
 

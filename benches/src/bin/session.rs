@@ -4,10 +4,8 @@
 use std::process::Command;
 use std::time::Instant;
 
-use bai::{
-    BatchOptions, Client, Cluster, ConsoleItem, Error, ErrorKind, NewSession, Result, Runtime, Session,
-};
-use bai_benches::{median_ms, print, time};
+use bai::{BatchOptions, Client, Cluster, ConsoleItem, NewSession, Result, Runtime, Session};
+use bai_benches::{failed, header, median_ms, print, time};
 
 const STARTS: usize = 30;
 const EXECUTES: usize = 300;
@@ -15,11 +13,10 @@ const OUTPUT_BYTES: usize = 50_000_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    header();
     let runtime = Runtime::Process { path: std::env::var("PATH").ok() };
     let cluster = Cluster::embedded().runtime(runtime).cpu_overcommit(10).build().await?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .map_err(|cause| bai::Error::new(bai::ErrorKind::Unavailable, "cannot listen").source(cause))?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let server = cluster.serve(listener)?;
     let over_http = Client::connect(&server.endpoint(), cluster.credentials().clone())?;
     // RUNNING means that the runner answers; the interpreter starts behind it. So the start is held against the bare start of a
@@ -63,10 +60,6 @@ fn bare(program: &str, args: &[&str]) -> Result<f64> {
     }
     all.sort_unstable();
     Ok(median_ms(&all))
-}
-
-fn failed(cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the host refuses").source(cause)
 }
 
 /// Creates and destroys sessions one after another; the creation counts, and with `code` the first run too.

@@ -66,7 +66,7 @@ pub(super) fn definition(options: &DockerOptions, spec: &StartSpec, cores: f64) 
         entrypoint: Some(vec![RUNNER_PATH.into()]),
         cmd: Some(vec!["--config".into(), format!("{CONTROL_DIR}/{RUNNER_CONFIG}")]),
         image: Some(spec.image.clone()),
-        labels: Some(labels(spec)),
+        labels: Some(labels(options, spec)),
         stop_signal: Some("SIGTERM".into()),
         exposed_ports: Some(spec.ports.iter().map(|(inside, _)| port_key(*inside)).collect()),
         // That of the image would run as root.
@@ -76,13 +76,13 @@ pub(super) fn definition(options: &DockerOptions, spec: &StartSpec, cores: f64) 
     }
 }
 
-fn labels(spec: &StartSpec) -> HashMap<String, String> {
+fn labels(options: &DockerOptions, spec: &StartSpec) -> HashMap<String, String> {
     [
         (KERNEL, spec.kernel.id.to_string()),
         (SESSION, spec.session.to_string()),
         (GENERATION, spec.kernel.generation.to_string()),
         (AGENT, spec.agent.clone()),
-        (OWNER, spec.agent.clone()),
+        (OWNER, options.agent.to_string()),
         (SERVICE_PORTS, service_ports(spec)),
     ]
     .map(|(key, value)| (key.to_owned(), value))
@@ -213,13 +213,14 @@ mod tests {
     #[test]
     fn labels_read_back_only_under_the_right_name() {
         let spec = spec();
-        let labels = labels(&spec);
+        let labels = labels(&DockerOptions::new("unix:///d", "a1:/data"), &spec);
         let name = name(spec.kernel);
         let expected = Some(Identity { kernel: spec.kernel, session: spec.session });
         assert_eq!(Identity::read(&format!("/{name}"), &labels), expected);
         assert_eq!(Identity::read(&name, &labels), expected);
         assert_eq!(Identity::read("/happy_curie", &labels), None);
         assert_eq!(Identity::read(&name, &HashMap::new()), None);
+        assert_eq!((labels[AGENT].as_str(), labels[OWNER].as_str()), ("a1", "a1:/data"));
         assert_eq!(labels[SERVICE_PORTS], "web:http:8080,x:tcp:[9000,9001],900:preopen:900");
     }
 

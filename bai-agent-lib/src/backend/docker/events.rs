@@ -6,7 +6,6 @@ use std::time::Duration;
 use bai_core::clock::{Clock, SystemClock};
 use bai_core::error::Result;
 use bai_core::port::backend::ExitNotice;
-use bai_core::session::KernelExit;
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
 use futures_util::stream::{self, BoxStream};
@@ -139,12 +138,10 @@ impl Watch {
             return;
         }
         let known = found::inspect_exit(&self.engine, &id).await.ok().flatten();
-        let mut exit = known.unwrap_or_else(|| KernelExit {
-            code: attributes.get("exitCode").and_then(|code| code.parse().ok()),
-            reason: "self-terminated".into(),
-            oom: false,
-        });
-        exit.oom |= self.oom.remove(&id);
+        let told = || attributes.get("exitCode").and_then(|code| code.parse().ok());
+        let code = known.as_ref().map_or_else(told, |exit| exit.code);
+        let oom_killed = self.oom.remove(&id) || known.is_some_and(|exit| exit.oom);
+        let exit = found::ended(code, oom_killed);
         self.pending.push_back(ExitNotice { kernel: identity.kernel, exit });
     }
 }

@@ -16,6 +16,9 @@ use super::container::Identity;
 use super::engine::{Engine, Failure};
 use crate::backend::process::RUNNER_SOCKET;
 
+/// Exit code of what SIGKILL has ended.
+const KILLED: i32 = 128 + 9;
+
 /// Ended containers that are looked at side by side.
 const CONCURRENT: usize = 8;
 
@@ -93,11 +96,14 @@ pub(super) async fn inspect_exit(engine: &Engine, id: &str) -> Result<Option<Ker
 
 fn exit(state: &ContainerState) -> Option<KernelExit> {
     let alive = [state.running, state.paused, state.restarting].contains(&Some(true));
-    (!alive).then(|| KernelExit {
-        code: state.exit_code.and_then(|code| i32::try_from(code).ok()),
-        reason: "self-terminated".into(),
-        oom: state.oom_killed == Some(true),
-    })
+    let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+    (!alive).then(|| ended(code, state.oom_killed == Some(true)))
+}
+
+/// The end of a container in which the memory limit has, at some time, `oom_killed` a process: that is how it ended if its first
+/// process was killed.
+pub(super) fn ended(code: Option<i32>, oom_killed: bool) -> KernelExit {
+    KernelExit { code, reason: "self-terminated".into(), oom: oom_killed && code == Some(KILLED) }
 }
 
 /// What is reported of a container that a crash left between its making and its start.
@@ -128,5 +134,19 @@ impl Exits {
         let mut known = self.0.lock();
         known.extend(looked_at.into_iter().filter_map(|(id, exit)| Some((id, exit?))));
         Ok(known.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_by_the_memory_limit_is_one() {
+        for (code, oom_killed, oom) in
+            [(Some(137), true, true), (Some(137), false, false), (Some(0), true, false), (None, true, false)]
+        {
+            assert_eq!(ended(code, oom_killed).oom, oom, "{code:?} {oom_killed}");
+        }
     }
 }

@@ -11,7 +11,7 @@ pub struct DockerOptions {
     /// The engine's socket, `unix:///path`. Engines across a network are refused: a kernel's files and its runner's
     /// socket are on this host.
     pub host: String,
-    /// Name of the agent: containers of other agents on the same engine are left alone.
+    /// Name of the agent among all that use the engine: containers of others are left alone.
     pub agent: AgentId,
     /// Network of the kernels. Default: that of the engine, a bridge.
     pub network: Option<String>,

@@ -9,7 +9,6 @@ use bai_core::execution::KernelStats;
 use bai_core::port::agent::KernelRef;
 use bollard::query_parameters::InspectContainerOptions;
 use parking_lot::Mutex;
-use serde_json::json;
 
 use super::container;
 use super::engine::{Engine, Failure};
@@ -70,9 +69,7 @@ impl Meter {
         let net = fs::read_to_string(format!("/proc/{}/net/dev", self.pid)).unwrap_or_default();
         let usage = self.cgroups.usage(&self.group).ok()?;
         let (net_rx, net_tx) = traffic(&net);
-        let mut stats = Sample { net_rx, net_tx, ..Sample::from(usage) }.into_stats();
-        stats.insert("oom_kills".into(), json!({ "current": usage.oom_kills.to_string() }));
-        Some(stats)
+        Some(Sample { net_rx, net_tx, ..Sample::from(usage) }.into_stats())
     }
 }
 

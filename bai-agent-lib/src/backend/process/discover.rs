@@ -1,4 +1,10 @@
 //! The interpreters and compilers of this host, described like images (spec image-recipes.md, section 1).
+//!
+//! This is done at every start, so what the file system tells is not asked of a program: starting one costs tens of
+//! milliseconds, and a version manager's shim, a shell script, several times that.
+
+mod python;
+mod shim;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,34 +14,18 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bai_core::image::Image;
+use futures_util::future::join;
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
+
+use self::shim::Behind;
 
 /// Time for a program to tell its version.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Programs asked at the same time.
 const PARALLEL: usize = 4;
-
-const PYTHONS: &[&str] = &[
-    "python3",
-    "python",
-    "python3.14",
-    "python3.13",
-    "python3.12",
-    "python3.11",
-    "python3.10",
-    "python3.9",
-    "python3.8",
-    "python3.7",
-];
-
-/// Where it is installed, virtual environments included, whatever wrapper started it.
-const ASK_PYTHON: &str = "import json,sys; print(json.dumps({'version': '%d.%d' % sys.version_info[:2], \
-    'executable': sys.executable, \
-    'prefixes': [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]}))";
 
 /// A program other than Python, which tells its version when asked.
 struct Tool {
@@ -140,48 +130,12 @@ pub(super) struct Environment {
 /// Looks through the directories of `path` (separated by colons). The first program of a kind and version wins, and the
 /// first of a kind gets the short names.
 pub(super) async fn discover(path: &str) -> Vec<Environment> {
-    let mut found = pythons(path).await;
     let lookups: Vec<_> = TOOLS.iter().map(|tool| find_tool(path, tool)).collect();
-    let tools = stream::iter(lookups).buffered(PARALLEL);
-    found.extend(tools.filter_map(|tool| async { tool }).collect::<Vec<_>>().await);
+    let tools = stream::iter(lookups).buffered(PARALLEL).filter_map(|tool| async { tool });
+    let (mut found, tools) = join(python::find(path), tools.collect::<Vec<_>>()).await;
+    found.extend(tools);
     found.extend(find_shell(path));
     found
-}
-
-async fn pythons(path: &str) -> Vec<Environment> {
-    let mut candidates: Vec<PathBuf> = Vec::new();
-    for candidate in PYTHONS.iter().flat_map(|name| programs(path, name)) {
-        if !candidates.contains(&candidate) {
-            candidates.push(candidate);
-        }
-    }
-    let answers = stream::iter(candidates).map(|program| async move { ask_python(&program).await });
-    let mut found: Vec<Environment> = Vec::new();
-    for answer in answers.buffered(PARALLEL).collect::<Vec<_>>().await.into_iter().flatten() {
-        let aliases: &[&str] = if found.is_empty() { &["python", "python3"] } else { &[] };
-        let name = format!("python:{}", answer.version);
-        if found.iter().all(|other| other.image.name != name) {
-            let image = describe(name, "python", INTERACTIVE, &answer.executable, aliases);
-            found.push(Environment { image, executable: answer.executable, prefixes: answer.prefixes });
-        }
-    }
-    found
-}
-
-#[derive(Deserialize)]
-struct Python {
-    version: String,
-    executable: PathBuf,
-    prefixes: Vec<PathBuf>,
-}
-
-async fn ask_python(program: &Path) -> Option<Python> {
-    let answer = ask(program, &["-I", "-c", ASK_PYTHON]).await?;
-    let mut python: Python = serde_json::from_str(&answer).ok()?;
-    python.prefixes.retain(|prefix| may_expose(prefix));
-    python.prefixes.sort();
-    python.prefixes.dedup();
-    python.executable.is_absolute().then_some(python)
 }
 
 async fn find_tool(path: &str, tool: &Tool) -> Option<Environment> {
@@ -203,21 +157,30 @@ fn find_shell(path: &str) -> Option<Environment> {
     Some(Environment { image, executable: program, prefixes: Vec::new() })
 }
 
-/// Executable files called `name`, in the order of `path`, each file once.
+/// Executable files called `name`, in the order of `path`, each file once. A shim stands for the program behind it.
 fn programs(path: &str, name: &str) -> Vec<PathBuf> {
     let mut seen = Vec::new();
     let files = path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(name));
     files
+        .filter(|file| is_executable(file))
+        .filter_map(|file| match shim::behind(&file) {
+            Behind::Itself => Some(file),
+            Behind::Program(program) => Some(program),
+            Behind::Nothing => None,
+        })
         .filter(|file| {
-            let Ok(metadata) = fs::metadata(file) else { return false };
-            let runs = metadata.is_file() && metadata.permissions().mode() & 0o111 != 0;
             let resolved = fs::canonicalize(file).unwrap_or_default();
-            runs && !seen.contains(&resolved) && {
+            !seen.contains(&resolved) && {
                 seen.push(resolved);
                 true
             }
         })
         .collect()
+}
+
+fn is_executable(file: &Path) -> bool {
+    let metadata = fs::metadata(file);
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// A directory this shallow (`/usr`, `/home`) is the system's or holds more than an interpreter.
@@ -315,19 +278,5 @@ mod tests {
         assert_eq!(shell.image.label("kernelspec"), Some("1"));
         assert!(shell.executable.exists());
         assert_eq!(shell.image.bounds("min").collect::<Vec<_>>(), [("cpu", "1"), ("mem", "64m")]);
-    }
-
-    #[tokio::test]
-    async fn a_wrapper_is_resolved_to_the_interpreter_behind_it() {
-        let Some(real) = pythons("/usr/local/bin:/usr/bin:/bin").await.into_iter().next() else {
-            panic!("this test needs a python3 in /usr/bin");
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let wrapper = dir.path().join("python3");
-        fs::write(&wrapper, format!("#!/bin/sh\nexec {} \"$@\"\n", real.executable.display())).unwrap();
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-        let found = pythons(&dir.path().display().to_string()).await;
-        assert_eq!(found[0].executable, real.executable);
-        assert_eq!(found[0].image.aliases, ["python", "python3"]);
     }
 }

@@ -27,7 +27,7 @@ async fn attacks_stay_inside() {
         backend.stop(reference, std::time::Duration::from_secs(5)).await.unwrap();
         let listed = backend.list().await.unwrap();
         let ended = listed.into_iter().find(|started| started.kernel == reference).unwrap();
-        assert_eq!(ended.exit.unwrap().oom, exhausts_memory);
+        assert!(!ended.exit.unwrap().oom, "the end was asked for, whatever was killed before");
         backend.remove(reference).await.unwrap();
         assert_eq!(other.client.output("print(x)"), "1", "the other kernel is untouched");
     }

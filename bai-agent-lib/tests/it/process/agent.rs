@@ -12,20 +12,23 @@ use bai_testkit::agent_api::{AgentUnderTest, FakeManager, request, text_of};
 
 use super::kernel::Host;
 
-async fn start(host: &Host, manager: &Arc<FakeManager>) -> Arc<Agent> {
+/// Time between SIGTERM and SIGKILL.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
+
+pub(super) async fn start(host: &Host, manager: &Arc<FakeManager>) -> Arc<Agent> {
     let process = host.options();
     let mut options = AgentOptions::new(process.agent.as_str(), &host.dir);
     options.runner = process.runner.clone();
     options.cpu = Some(8);
     options.mem = Some(16 << 30);
     options.pin_cpus = false;
-    options.stop_grace = Duration::from_millis(500);
+    options.stop_grace = GRACE;
     let backend = Arc::new(host.backend().await);
     let builder = Agent::builder(options).backend(backend).manager(Arc::clone(manager) as _);
     Arc::new(builder.start().await.unwrap())
 }
 
-async fn under_test(agent: &Arc<Agent>, manager: &Arc<FakeManager>) -> AgentUnderTest {
+pub(super) async fn under_test(agent: &Arc<Agent>, manager: &Arc<FakeManager>) -> AgentUnderTest {
     let images = manager.images().await;
     let python = images.into_iter().find(|image| image.name.starts_with("python:")).unwrap();
     AgentUnderTest {

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -29,21 +28,10 @@ pub(super) const MEMORY: u64 = 192 << 20;
 /// Process limit of test kernels.
 pub(super) const PIDS: u32 = 64;
 
-/// Builds the runner once and returns its path.
+/// The runner that this build carries. Building one here would wait for every other build on the machine.
 pub(super) fn runner() -> &'static Path {
     static RUNNER: OnceLock<PathBuf> = OnceLock::new();
-    RUNNER.get_or_init(|| {
-        let own = std::env::current_exe().unwrap();
-        let target = own.ancestors().nth(3).unwrap();
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "bai-krunner", "--target-dir"])
-            .arg(target)
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status()
-            .unwrap();
-        assert!(built.success());
-        target.join("debug/bai-krunner")
-    })
+    RUNNER.get_or_init(|| bai_krunner_bin::install(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap())
 }
 
 /// A directory that stands for a host's data, with the runner in it.

@@ -106,7 +106,8 @@ pub(in crate::gateway) fn session_name(value: &Value) -> Result<String, String> 
     if is_session_name(&name) {
         Ok(name)
     } else {
-        Err(r"does not match pattern ^(?=.{4,64}$)\w[\w.-]*\w$".to_owned())
+        Err("should be 4 to 64 letters, digits, `_`, `.` or `-`, and start and end with none of `.` and `-`"
+            .to_owned())
     }
 }
 

@@ -253,7 +253,7 @@ mod tests {
         .unwrap_err();
         let keys: Vec<_> = mistakes.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["name", "image", "type", "cluster_size", "callback_url", "config", "nonsense"]);
-        assert_eq!(mistakes["name"], r"does not match pattern ^(?=.{4,64}$)\w[\w.-]*\w$");
+        assert!(mistakes["name"].as_str().unwrap().starts_with("should be 4 to 64 letters"));
         assert_eq!(mistakes["config"]["environ"], "the value of A is not a string");
     }
 }

@@ -47,7 +47,7 @@ async fn read_files(mut multipart: Multipart) -> Result<Vec<UploadFile>, Failure
     let mut files = Vec::new();
     while let Some(field) = multipart.next_field().await.map_err(|error| unreadable(&error))? {
         if files.len() == UPLOAD_FILES {
-            return Err(Failure::of(code::TOO_MANY_FILES, "Too many files"));
+            return Err(too_many(UPLOAD_FILES));
         }
         files.push(read_file(field).await?);
     }
@@ -63,11 +63,16 @@ async fn read_file(mut field: Field<'_>) -> Result<UploadFile, Failure> {
     let mut content = Vec::new();
     while let Some(chunk) = field.chunk().await.map_err(|error| unreadable(&error))? {
         if content.len() + chunk.len() >= UPLOAD_FILE_BYTES {
-            return Err(Failure::of(code::FILE_TOO_LARGE, "Too large file"));
+            let error = Error::of(code::FILE_TOO_LARGE, "Too large file");
+            return Err(Failure(error.with("path", path).with("limit", "less than 1 MiB")));
         }
         content.extend_from_slice(&chunk);
     }
     Ok(UploadFile { path, content })
+}
+
+fn too_many(limit: usize) -> Failure {
+    Failure(Error::of(code::TOO_MANY_FILES, "Too many files").with("limit", limit))
 }
 
 fn unreadable(error: &MultipartError) -> Failure {
@@ -90,7 +95,7 @@ pub(in crate::gateway) async fn download(
     let paths = check.required("files", kind::list(kind::text));
     check.finish()?;
     if paths.len() > DOWNLOAD_FILES {
-        return Err(Failure::of(code::TOO_MANY_FILES, "Too many files"));
+        return Err(too_many(DOWNLOAD_FILES));
     }
     let mut archives = Vec::with_capacity(paths.len());
     for path in &paths {

@@ -67,8 +67,8 @@ async fn bad_uploads_write_nothing() {
     let many: Vec<_> = (0..21).map(|i| format!("f{i}")).collect();
     let many: Vec<_> = many.iter().map(|name| (name.as_str(), b"x".as_slice())).collect();
     let rows: [(Files<'_>, Option<&str>); 6] = [
-        (&[("ok", b"x"), ("big", &big)], Some("Too large file")),
-        (&many, Some("Too many files")),
+        (&[("ok", b"x"), ("big", &big)], Some("Too large file (path: big, limit: less than 1 MiB)")),
+        (&many, Some("Too many files (limit: 20)")),
         (&[("ok", b"x"), ("../evil", b"x")], None),
         (&[("ok", b"x"), ("..%2Fevil", b"x")], None),
         (&[("ok", b"x"), ("/etc/passwd", b"x")], None),

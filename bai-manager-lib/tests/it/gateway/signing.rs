@@ -142,6 +142,19 @@ async fn too_many_requests_are_refused_with_the_headers() {
 }
 
 #[tokio::test]
+async fn the_owner_of_the_server_is_not_throttled() {
+    const BUSIEST: u64 = 30_000; // requests a second, more than a server of a few cores answers
+    let world = World::start().await;
+    let answer = world.admin(Call::get("/auth?echo=x")).await;
+    let limit: u64 = answer.header("x-ratelimit-limit").parse().unwrap();
+    let window: u64 = answer.header("x-ratelimit-window").parse().unwrap();
+    assert!(limit >= BUSIEST * window, "{limit}");
+    // Clients read it as an integer of 32 bits.
+    let told = world.query(&world.admin, "{ keypair { rate_limit } }", json!({})).await;
+    assert_eq!(told["data"]["keypair"]["rate_limit"], json!(i32::try_from(limit).unwrap()));
+}
+
+#[tokio::test]
 async fn passwords_buy_keypairs() {
     let world = World::start().await;
     let login = |username: &str, password: &str| {

@@ -176,6 +176,28 @@ fn ending_gives_grace_and_then_kills() {
 }
 
 #[test]
+fn what_programs_have_left_behind_gets_its_grace_and_is_killed_then() {
+    let mut runner = Runner::start_with(RuntimeType::App, |config| config.grace_ms = 1000);
+    runner.write(
+        "polite.sh",
+        "trap 'sleep 0.1; touch ended; exit' TERM; touch polite; while :; do sleep 0.01; done",
+    );
+    runner.write("stubborn.sh", "trap '' TERM; echo $$ > stubborn; while :; do sleep 0.01; done");
+    let mut agent = runner.connect();
+    // In sessions of their own, and orphans once this shell has ended.
+    let leave = "for name in polite stubborn; do setsid sh $name.sh > /dev/null 2>&1 & done";
+    assert_eq!(agent.batch(None, None, Some(leave)).exit_code, 0);
+    let work = runner.config.work_dir.clone();
+    let pid = until(|| {
+        let text = std::fs::read_to_string(work.join("stubborn")).ok().filter(|text| text.ends_with('\n'))?;
+        work.join("polite").exists().then(|| text.trim().to_owned())
+    });
+    assert!(runner.terminate().success());
+    assert!(work.join("ended").exists());
+    assert!(!std::path::Path::new("/proc").join(pid).exists());
+}
+
+#[test]
 fn the_shutdown_command_ends_the_runner() {
     let mut runner = Runner::start(RuntimeType::App);
     let mut agent = runner.connect();

@@ -74,6 +74,21 @@ fn busy_and_waiting_cells_are_interrupted() {
 }
 
 #[test]
+fn an_interrupt_while_a_cell_begins_is_not_lost() {
+    let (_runner, mut agent) = node();
+    agent.query("let kept = 1");
+    for i in 0..40 {
+        let run_id = format!("busy{i}");
+        agent.submit_query(&run_id, "for (;;) {}");
+        std::thread::sleep(std::time::Duration::from_micros(50 * i));
+        agent.interrupt();
+        let outcome = agent.finish(&run_id);
+        assert!(outcome.stderr.contains("Interrupted"), "{i}: {outcome:?}");
+    }
+    assert_eq!(agent.query("kept").stdout, "1\n");
+}
+
+#[test]
 fn completions_come_from_the_live_namespace() {
     let (_runner, mut agent) = node();
     agent.query("var alphabet = {letterOne: 1}");
