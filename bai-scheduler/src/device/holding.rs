@@ -34,6 +34,29 @@ impl Holding {
         self.0.entry(slot.into()).or_default().insert(device.into(), amount.into());
     }
 
+    /// Adds what another holds.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (slot, devices) in other {
+            for (device, amount) in devices {
+                let sum = self.amount(slot.as_str(), device.as_str()).saturating_add(*amount);
+                self.set(slot, device, sum);
+            }
+        }
+    }
+
+    /// Sets how much of a device is held; nothing leaves no trace.
+    pub(super) fn set(&mut self, slot: &SlotName, device: &DeviceId, amount: Amount) {
+        let devices = self.0.entry(slot.clone()).or_default();
+        if amount.is_zero() {
+            devices.remove(device);
+        } else {
+            devices.insert(device.clone(), amount);
+        }
+        if devices.is_empty() {
+            self.0.remove(slot);
+        }
+    }
+
     /// The devices held of a slot.
     pub fn devices(&self, slot: &str) -> impl Iterator<Item = (&DeviceId, Amount)> {
         self.0.get(slot).into_iter().flatten().map(|(device, amount)| (device, *amount))

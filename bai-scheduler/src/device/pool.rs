@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use super::affinity::{self, AffinityHint, AffinityPolicy};
 use super::error::{AllocError, Refused};
 use super::holding::Holding;
-use super::model::{DeviceId, Family, SlotDevices};
+use super::model::{Device, DeviceId, Family, SlotDevices};
 use super::place::Room;
 use super::quirks::Quirks;
 
@@ -54,7 +54,8 @@ pub struct PoolSetup(DevicePool);
 impl PoolSetup {
     /// Devices that nobody holds yet. Of slots and devices of the same name only the first counts.
     pub fn new(families: Vec<Family>, options: PoolOptions) -> Self {
-        let mut table = Table { families: Vec::new(), options, live: BTreeMap::new(), next: 0 };
+        let (live, held) = (BTreeMap::new(), Holding::new());
+        let mut table = Table { families: Vec::new(), options, live, held, next: 0 };
         table.set_families(families);
         Self(DevicePool(Arc::new(Mutex::new(table))))
     }
@@ -120,7 +121,7 @@ impl DevicePool {
     /// What all devices together offer.
     pub fn capacity(&self) -> ResourceSlots {
         let table = self.0.lock();
-        let offer = |slot: &SlotDevices| slot.devices.iter().map(super::Device::offer).sum::<Amount>();
+        let offer = |slot: &SlotDevices| slot.devices.iter().map(Device::offer).sum::<Amount>();
         table.slots().map(|slot| (slot.slot.clone(), offer(slot))).collect()
     }
 
@@ -132,13 +133,11 @@ impl DevicePool {
 
     /// The sum of what is held.
     pub fn held(&self) -> Holding {
-        self.0.lock().held()
+        self.0.lock().held.clone()
     }
 
     fn hold(&self, table: &mut Table, held: Holding) -> Allocation {
-        let ticket = table.next;
-        table.next += 1;
-        table.live.insert(ticket, held.clone());
+        let ticket = table.hold(held.clone());
         Allocation { held, ticket, pool: self.clone() }
     }
 }
@@ -176,11 +175,17 @@ impl Allocation {
     pub fn nodes(&self) -> BTreeSet<u32> {
         self.pool.0.lock().nodes(&self.held)
     }
+
+    /// Whether the node still offers all of it. Not so when a device is gone, excluded or held twice since.
+    pub fn is_offered(&self) -> bool {
+        let excess = self.pool.0.lock().excess();
+        excess.iter().all(|excess| self.held.amount(excess.slot.as_str(), excess.device.as_str()).is_zero())
+    }
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        self.pool.0.lock().live.remove(&self.ticket);
+        self.pool.0.lock().release(self.ticket);
     }
 }
 
@@ -197,10 +202,33 @@ struct Table {
     options: PoolOptions,
     /// What is held, by ticket. There is no other account: amounts in use are sums over this.
     live: BTreeMap<u64, Holding>,
+    /// Those sums, so that a request need not look at everything that is held. Devices that nobody holds are absent.
+    held: Holding,
     next: u64,
 }
 
 impl Table {
+    fn hold(&mut self, held: Holding) -> u64 {
+        let ticket = self.next;
+        self.next += 1;
+        self.held.add(&held);
+        self.live.insert(ticket, held);
+        ticket
+    }
+
+    fn release(&mut self, ticket: u64) {
+        for (slot, devices) in &self.live.remove(&ticket).unwrap_or_default() {
+            for (device, &part) in devices {
+                let left = match self.held.amount(slot.as_str(), device.as_str()).checked_sub(part) {
+                    Some(left) if !left.is_infinite() => left,
+                    // Kernels of an earlier agent may hold any amount; what is left of infinity takes a new count.
+                    _ => self.live.values().map(|held| held.amount(slot.as_str(), device.as_str())).sum(),
+                };
+                self.held.set(slot, device, left);
+            }
+        }
+    }
+
     fn set_families(&mut self, mut families: Vec<Family>) {
         let mut slots = HashSet::new();
         for family in &mut families {
@@ -220,28 +248,9 @@ impl Table {
 
     /// A slot's devices with what is held of them.
     fn room<'a>(&self, slot: &'a SlotDevices) -> Room<'a> {
-        let index: HashMap<_, _> =
-            slot.devices.iter().enumerate().map(|(i, device)| (&device.id, i)).collect();
-        let mut used = vec![Amount::ZERO; slot.devices.len()];
-        for held in self.live.values() {
-            for (device, amount) in held.devices(slot.slot.as_str()) {
-                if let Some(&i) = index.get(device) {
-                    used[i] = used[i].saturating_add(amount);
-                }
-            }
-        }
+        let held = |device: &Device| self.held.amount(slot.slot.as_str(), device.id.as_str());
+        let used = slot.devices.iter().map(held).collect();
         Room { slot, used, quirks: self.options.quirks }
-    }
-
-    fn held(&self) -> Holding {
-        let mut sum = Holding::new();
-        for (slot, devices) in self.live.values().flatten() {
-            for (device, amount) in devices {
-                let total = sum.amount(slot.as_str(), device.as_str()).saturating_add(*amount);
-                sum.insert(slot.clone(), device.clone(), total);
-            }
-        }
-        sum
     }
 
     fn excess(&self) -> Vec<Excess> {
@@ -250,7 +259,7 @@ impl Table {
             .flat_map(|slot| slot.devices.iter().map(|device| ((&slot.slot, &device.id), device.offer())))
             .collect();
         let mut excess = Vec::new();
-        for (slot, devices) in &self.held() {
+        for (slot, devices) in &self.held {
             for (device, &held) in devices {
                 let offered = offers.get(&(slot, device)).copied().unwrap_or_default();
                 if held > offered {

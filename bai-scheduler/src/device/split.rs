@@ -85,6 +85,11 @@ struct Window {
 fn best_window(sorted: &[u128], wanted: u128, rules: Even) -> Option<Window> {
     let mut best: Option<Window> = None;
     for size in 2..=sorted.len() {
+        // More devices are worse unless they are more even, and this is as even as so many can be.
+        let least = u128::from(wanted % size as u128 != 0);
+        if best.as_ref().is_some_and(|best| best.spread <= least) {
+            continue;
+        }
         for window in windows(sorted, size, wanted, rules) {
             let better = best.as_ref().is_none_or(|best| {
                 let rank = |window: &Window| (window.spread, window.shares.len(), window.waste);
