@@ -16,7 +16,9 @@
 //!     memory_size = "40g"
 //! "#)?;
 //! let plugin = MockPlugin::new(&config, &MockSettings::default())?;
-//! assert_eq!(plugin.capacity().get("cuda.device"), 1.into());
+//! let family = plugin.family();
+//! assert_eq!(family.slots[0].slot.as_str(), "cuda.device");
+//! assert_eq!(family.slots[0].devices[0].numa_node, Some(0));
 //! # Ok::<(), bai_core::Error>(())
 //! ```
 
@@ -26,9 +28,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use bai_core::error::{Error, Result, code};
-use bai_core::id::KernelId;
-use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType};
-use bai_scheduler::device::{Device, DeviceId, Family, Fraction, SlotDevices};
+use bai_core::slots::{Amount, SlotName, SlotType};
+use bai_scheduler::device::{Device, DeviceId, Family, Fraction, Holding, SlotDevices};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Value, json};
@@ -37,8 +38,7 @@ pub use config::{
     AllocationMode, MockAttributes, MockConfig, MockDevice, MockKind, MockSettings, NumberFormat, SlotFormat,
 };
 
-use super::held::{KernelDevices, from_record};
-use super::{Allocation, ComputePlugin, Grant};
+use super::{ComputePlugin, Grant};
 
 /// A family of devices that exist on paper.
 #[derive(Debug)]
@@ -51,7 +51,6 @@ pub struct MockPlugin {
     family: Family,
     /// Masked ones too, because kernels may still hold them.
     devices: BTreeMap<DeviceId, MockDevice>,
-    held: KernelDevices,
 }
 
 impl MockPlugin {
@@ -81,15 +80,9 @@ impl MockPlugin {
                 .unwrap_or_else(|| env!("CARGO_PKG_VERSION").into()),
             settings: settings.clone(),
             formats: config.formats.clone(),
-            held: KernelDevices::new(family.clone()),
             family,
             devices,
         })
-    }
-
-    /// The devices as they are offered.
-    pub fn family(&self) -> &Family {
-        &self.family
     }
 
     /// How a slot is shown to users, where the configuration says so.
@@ -100,23 +93,20 @@ impl MockPlugin {
     }
 
     /// The devices held, with the part of each: processors and bytes.
-    fn parts<'a>(&'a self, held: &'a Allocation) -> Vec<Part<'a>> {
-        let slots =
-            self.family.slots.iter().filter_map(|slot| Some((&slot.slot, held.0.get(slot.slot.as_str())?)));
+    fn parts<'a>(&'a self, held: &'a Holding) -> Vec<Part<'a>> {
         let mut parts = Vec::new();
-        for (slot, (id, amount)) in
-            slots.flat_map(|(slot, devices)| devices.iter().map(move |held| (slot, held)))
-        {
-            if let Some(device) = self.devices.get(id.as_str()) {
+        for SlotDevices { slot, .. } in &self.family.slots {
+            for (id, amount) in held.devices(slot.as_str()) {
+                let Some(device) = self.devices.get(id) else { continue };
                 let (processors, memory) = if slot.as_str().ends_with(".shares") {
                     (
-                        times(*amount, self.settings.unit_proc),
-                        times(*amount, self.settings.unit_mem.saturated()),
+                        times(amount, self.settings.unit_proc),
+                        times(amount, self.settings.unit_mem.saturated()),
                     )
                 } else {
                     (device.subproc_count, device.memory_size.saturated())
                 };
-                parts.push(Part { id, device, processors, memory });
+                parts.push(Part { id: id.as_str(), device, processors, memory });
             }
         }
         parts
@@ -166,31 +156,11 @@ impl ComputePlugin for MockPlugin {
         self.family.slots.iter().map(|slot| (slot.slot.clone(), slot_type(&slot.slot))).collect()
     }
 
-    fn capacity(&self) -> ResourceSlots {
-        let total = |slot: &SlotDevices| -> Amount {
-            slot.devices.iter().filter(|device| !device.excluded).map(|device| device.capacity).sum()
-        };
-        self.family.slots.iter().map(|slot| (slot.slot.clone(), total(slot))).collect()
+    fn family(&self) -> Family {
+        self.family.clone()
     }
 
-    fn allocate(&self, kernel: KernelId, wanted: &ResourceSlots) -> Result<Allocation> {
-        self.held.allocate(kernel, wanted)
-    }
-
-    fn restore(&self, kernel: KernelId, held: &Allocation) {
-        // All slots of the family, also those that are gone since: their devices may come back.
-        let ours = held.0.keys().filter(|slot| slot.family() == self.key).map(SlotName::as_str);
-        let part = from_record(held, ours);
-        if !part.is_empty() {
-            self.held.restore(kernel, part);
-        }
-    }
-
-    fn release(&self, kernel: KernelId) {
-        self.held.release(kernel);
-    }
-
-    fn grant(&self, held: &Allocation, grant: &mut Grant) {
+    fn grant(&self, held: &Holding, grant: &mut Grant) {
         let parts = self.parts(held);
         if parts.is_empty() {
             return;
@@ -207,7 +177,7 @@ impl ComputePlugin for MockPlugin {
         }
     }
 
-    fn attached(&self, held: &Allocation) -> Vec<Value> {
+    fn attached(&self, held: &Holding) -> Vec<Value> {
         let show = |part: &Part<'_>| {
             json!({
                 "device_id": part.id,

@@ -34,6 +34,15 @@ impl Holding {
         self.0.entry(slot.into()).or_default().insert(device.into(), amount.into());
     }
 
+    /// Sets all that is held of a slot.
+    pub fn replace(
+        &mut self,
+        slot: impl Into<SlotName>,
+        devices: impl IntoIterator<Item = (DeviceId, Amount)>,
+    ) {
+        self.0.insert(slot.into(), devices.into_iter().collect());
+    }
+
     /// Adds what another holds.
     pub(super) fn add(&mut self, other: &Self) {
         for (slot, devices) in other {

@@ -1,6 +1,7 @@
+use bai_core::slots::ResourceSlots;
+use bai_scheduler::device::{AffinityHint, AllocError, Allocation, DevicePool, PoolOptions, PoolSetup};
+
 use super::*;
-use crate::plugin::Plugins;
-use crate::plugin::{CpuPlugin, MemPlugin};
 
 const FILE: &str = r#"
 slot_name = "cuda"
@@ -60,42 +61,62 @@ fn plugin(file: &str, settings: &str) -> Result<MockPlugin> {
     MockPlugin::new(&MockConfig::parse(file)?, &toml::from_str(settings).unwrap())
 }
 
+fn setup(plugin: &MockPlugin) -> PoolSetup {
+    PoolSetup::new(vec![plugin.family()], PoolOptions::default())
+}
+
 fn want(slots: &[(&str, &str)]) -> ResourceSlots {
     slots.iter().map(|(slot, amount)| (*slot, amount.parse::<Amount>().unwrap())).collect()
+}
+
+fn take(pool: &DevicePool, slots: &[(&str, &str)]) -> std::result::Result<Allocation, AllocError> {
+    pool.allocate(&want(slots), &AffinityHint::default())
+}
+
+fn code_of(taken: std::result::Result<Allocation, AllocError>) -> code::Code {
+    Error::from(taken.unwrap_err()).code()
 }
 
 #[test]
 fn whole_devices_are_given_masked_ones_are_not() {
     let plugin = plugin(FILE, r#"device_mask = ["gpu-a"]"#).unwrap();
     assert_eq!((plugin.key(), plugin.version()), ("cuda", "11.4".into()));
-    assert_eq!(plugin.capacity(), want(&[("cuda.device", "1")]));
-    let kernel = KernelId::random();
-    let held = plugin.allocate(kernel, &want(&[("cuda.device", "1")])).unwrap();
-    let error = plugin.allocate(KernelId::random(), &want(&[("cuda.device", "1")])).unwrap_err();
-    assert_eq!(error.code(), code::OVER_CAPACITY);
+    let pool = setup(&plugin).open();
+    assert_eq!(pool.capacity(), want(&[("cuda.device", "1")]));
+    let taken = take(&pool, &[("cuda.device", "1")]).unwrap();
+    assert_eq!(code_of(take(&pool, &[("cuda.device", "1")])), code::OVER_CAPACITY);
     let mut grant = Grant::default();
-    plugin.grant(&held, &mut grant);
+    plugin.grant(taken.held(), &mut grant);
     assert_eq!(grant.environ["BACKENDAI_MOCK_CUDA_DEVICES"], "gpu-b");
     assert_eq!(grant.environ["BACKENDAI_MOCK_CUDA_DEVICE_COUNT"], "1");
     assert_eq!(grant.environ["TF_MIN_GPU_MULTIPROCESSOR_COUNT"], "4");
     assert_eq!(grant.resource_lines, ["CUDA_GLOBAL_DEVICE_IDS=0:gpu-b", "CUDA_RESOURCE_VIRTUALIZED=0"]);
     let shown = json!({"device_id": "gpu-b", "model_name": "CUDA GPU", "data": {"smp": 20, "mem": 10_737_418_240_u64}});
-    assert_eq!(plugin.attached(&held), [shown]);
-    plugin.release(kernel);
-    plugin.release(kernel);
-    plugin.allocate(KernelId::random(), &want(&[("cuda.device", "1")])).unwrap();
+    assert_eq!(plugin.attached(taken.held()), [shown]);
+    assert!(plugin.attached(&Holding::new()).is_empty());
+}
+
+#[test]
+fn a_kernel_is_told_of_a_device_that_was_masked_since_it_started() {
+    let plugin = plugin(FILE, r#"device_mask = ["gpu-a"]"#).unwrap();
+    let mut held = Holding::new();
+    held.insert("cuda.device", "gpu-a", 1);
+    held.insert("cuda.device", "gone", 1);
+    let shown = plugin.attached(&held);
+    assert_eq!((shown.len(), &shown[0]["device_id"]), (1, &json!("gpu-a")));
 }
 
 #[test]
 fn shares_are_the_lesser_of_memory_and_processors() {
     let plugin = plugin(FILE, r#"allocation_mode = "fractional""#).unwrap();
+    let pool = setup(&plugin).open();
     // 10 GiB are five units of memory; 20 processors are two and a half units.
-    assert_eq!(plugin.capacity(), want(&[("cuda.shares", "7.5")]));
+    assert_eq!(pool.capacity(), want(&[("cuda.shares", "7.5")]));
     assert_eq!(plugin.format("cuda.shares").unwrap().display_unit, "fGPU");
     assert_eq!(plugin.format("cuda.device"), None);
-    let held = plugin.allocate(KernelId::random(), &want(&[("cuda.shares", "0.5")])).unwrap();
+    let taken = take(&pool, &[("cuda.shares", "0.5")]).unwrap();
     let mut grant = Grant::default();
-    plugin.grant(&held, &mut grant);
+    plugin.grant(taken.held(), &mut grant);
     assert_eq!(
         grant.resource_lines,
         [
@@ -107,58 +128,28 @@ fn shares_are_the_lesser_of_memory_and_processors() {
         ]
     );
     // 5.8 do not fit into one device and come from two, unless that is forbidden.
-    let large = want(&[("cuda.shares", "5.8")]);
-    assert_eq!(plugin.allocate(KernelId::random(), &large).unwrap().0["cuda.shares"].len(), 2);
+    let large = [("cuda.shares", "5.8")];
+    assert_eq!(take(&pool, &large).unwrap().held().devices("cuda.shares").count(), 2);
     let whole = self::plugin(
         FILE,
         "allocation_mode = \"fractional\"\nallow_fractional_resource_fragmentation = false",
     );
-    assert_eq!(whole.unwrap().allocate(KernelId::random(), &large).unwrap_err().code(), code::OVER_CAPACITY);
+    assert_eq!(code_of(take(&setup(&whole.unwrap()).open(), &large)), code::OVER_CAPACITY);
 }
 
 #[test]
 fn parts_of_devices_have_slots_of_their_own() {
     let plugin = plugin(&format!("{FILE}{MIG}"), "").unwrap();
+    let pool = setup(&plugin).open();
     let slot = "cuda.device:1g.5gb-mig";
-    assert_eq!(plugin.capacity(), want(&[("cuda.device", "2"), (slot, "2")]));
+    assert_eq!(pool.capacity(), want(&[("cuda.device", "2"), (slot, "2")]));
     assert_eq!(plugin.slot_types()[1], (slot.into(), SlotType::Unique));
     assert_eq!(plugin.format(slot).unwrap().display_icon, "gpu-mig");
-    let kernels = [KernelId::random(), KernelId::random()];
-    let given = kernels.map(|kernel| plugin.allocate(kernel, &want(&[(slot, "1")])).unwrap());
-    assert_ne!(given[0], given[1]);
-    for wrong in [want(&[(slot, "2")]), want(&[(slot, "1"), ("cuda.device", "1")])] {
-        assert_eq!(plugin.allocate(KernelId::random(), &wrong).unwrap_err().code(), code::INVALID_SLOTS);
+    let given = [(); 2].map(|()| take(&pool, &[(slot, "1")]).unwrap());
+    assert_ne!(given[0].held(), given[1].held());
+    for wrong in [&[(slot, "2")][..], &[(slot, "1"), ("cuda.device", "1")]] {
+        assert_eq!(code_of(take(&pool, wrong)), code::INVALID_SLOTS);
     }
-}
-
-#[test]
-fn what_kernels_hold_survives_a_restart_of_the_agent() {
-    let before = plugin(FILE, "").unwrap();
-    let kernel = KernelId::random();
-    let held = before.allocate(kernel, &want(&[("cuda.device", "1")])).unwrap();
-    let record = serde_json::to_string(&held).unwrap();
-
-    let after = plugin(FILE, "").unwrap();
-    after.restore(kernel, &serde_json::from_str(&record).unwrap());
-    let other = after.allocate(KernelId::random(), &want(&[("cuda.device", "1")])).unwrap();
-    assert_ne!(other, held);
-    assert!(after.allocate(KernelId::random(), &want(&[("cuda.device", "1")])).is_err());
-    after.release(kernel);
-    assert_eq!(after.allocate(KernelId::random(), &want(&[("cuda.device", "1")])).unwrap(), held);
-}
-
-#[test]
-fn a_failure_of_another_family_gives_devices_back() {
-    let all: Vec<Box<dyn ComputePlugin>> = vec![
-        Box::new(plugin(FILE, "").unwrap()),
-        Box::new(CpuPlugin::new(vec![0, 1], 1, true)),
-        Box::new(MemPlugin::new(1 << 30, 0, 1, 1)),
-    ];
-    let plugins = Plugins::new(all);
-    let wanted = |cores: &str| want(&[("cuda.device", "2"), ("cpu", cores), ("mem", "1")]);
-    let error = plugins.allocate(KernelId::random(), &wanted("3")).unwrap_err();
-    assert_eq!(error.code(), code::OVER_CAPACITY);
-    assert_eq!(plugins.allocate(KernelId::random(), &wanted("2")).unwrap().total("cuda.device"), 2.into());
 }
 
 #[test]
