@@ -172,3 +172,6 @@ fn plugins(options: &AgentOptions, more: Vec<Box<dyn ComputePlugin>>) -> PluginS
     all.extend(more);
     PluginSetup::new(all, options)
 }
+
+#[cfg(test)]
+mod tests;

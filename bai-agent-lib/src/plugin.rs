@@ -128,6 +128,12 @@ impl Plugins {
         self.pool.capacity()
     }
 
+    /// The sum of what is held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Holding {
+        self.pool.held()
+    }
+
     /// Whether devices are nearer to some than to others.
     pub(crate) fn has_nodes(&self) -> bool {
         self.has_nodes
