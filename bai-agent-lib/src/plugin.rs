@@ -64,7 +64,7 @@ pub trait ComputePlugin: fmt::Debug + Send + Sync + 'static {
 /// All plugins of an agent that does not accept work yet.
 #[derive(Debug)]
 pub(crate) struct PluginSetup {
-    plugins: Vec<Box<dyn ComputePlugin>>,
+    all: Vec<Box<dyn ComputePlugin>>,
     families: Vec<Family>,
     pool: PoolSetup,
 }
@@ -84,12 +84,12 @@ impl PluginSetup {
             affinity: options.affinity_policy,
             ..PoolOptions::default()
         };
-        Self { pool: PoolSetup::new(families.clone(), rules), families, plugins }
+        Self { pool: PoolSetup::new(families.clone(), rules), families, all: plugins }
     }
 
     /// Brings what living kernels hold into the form of these plugins.
     pub(crate) fn adopt(&self, living: &mut [&mut Holding]) {
-        self.plugins.iter().for_each(|plugin| plugin.adopt(living));
+        self.all.iter().for_each(|plugin| plugin.adopt(living));
     }
 
     /// Takes again what a kernel already holds. Never fails: what is running cannot be argued with.
@@ -106,21 +106,21 @@ impl PluginSetup {
     pub(crate) fn open(self) -> Plugins {
         let devices = self.families.iter().flat_map(|family| &family.slots).flat_map(|slot| &slot.devices);
         let nodes: BTreeSet<_> = devices.filter_map(|device| device.numa_node).collect();
-        Plugins { plugins: self.plugins, pool: self.pool.open(), has_nodes: nodes.len() > 1 }
+        Plugins { all: self.all, pool: self.pool.open(), has_nodes: nodes.len() > 1 }
     }
 }
 
 /// All plugins of an agent, and who holds what of their devices.
 #[derive(Debug)]
 pub(crate) struct Plugins {
-    plugins: Vec<Box<dyn ComputePlugin>>,
+    all: Vec<Box<dyn ComputePlugin>>,
     pool: DevicePool,
     has_nodes: bool,
 }
 
 impl Plugins {
     pub(crate) fn slot_types(&self) -> SlotTypes {
-        self.plugins.iter().flat_map(|plugin| plugin.slot_types()).collect()
+        self.all.iter().flat_map(|plugin| plugin.slot_types()).collect()
     }
 
     /// What there is in total, reserved parts and masked devices taken off.
@@ -142,7 +142,7 @@ impl Plugins {
     /// Name to version, for the report.
     pub(crate) fn describe(&self) -> Value {
         let versions =
-            self.plugins.iter().map(|plugin| (plugin.key().to_owned(), json!({"version": plugin.version()})));
+            self.all.iter().map(|plugin| (plugin.key().to_owned(), json!({"version": plugin.version()})));
         Value::Object(versions.collect())
     }
 
@@ -162,12 +162,12 @@ impl Plugins {
 
     pub(crate) fn grant(&self, held: &Holding) -> Grant {
         let mut grant = Grant::default();
-        self.plugins.iter().for_each(|plugin| plugin.grant(held, &mut grant));
+        self.all.iter().for_each(|plugin| plugin.grant(held, &mut grant));
         grant
     }
 
     pub(crate) fn attached(&self, held: &Holding) -> Map<String, Value> {
-        self.plugins
+        self.all
             .iter()
             .map(|plugin| (plugin.key().to_owned(), Value::from(plugin.attached(held))))
             .filter(|(_, devices)| devices.as_array().is_some_and(|devices| !devices.is_empty()))

@@ -302,7 +302,9 @@ impl Node {
                 let known = self.chosen(kernel).and_then(|kernel| self.agent.core.kernel(kernel).ok());
                 if let Some(mut spec) = known.map(|known| known.record().spec) {
                     spec.kernel.generation += 1;
-                    gpus.into_iter().for_each(|gpus| spec.slots.insert("cuda.device", gpus));
+                    if let Some(gpus) = gpus {
+                        spec.slots.insert("cuda.device", gpus);
+                    }
                     self.create(spec).await;
                 }
             }
@@ -339,7 +341,9 @@ proptest! {
             node.settle().await;
             node.check();
             let kernels: Vec<_> = node.agent.core.kernels.lock().values().cloned().collect();
-            kernels.iter().for_each(|kernel| kernel.stop("user-requested"));
+            for kernel in &kernels {
+                kernel.stop("user-requested");
+            }
             node.settle().await;
             assert!(node.pool().is_empty(), "{:?}", node.pool());
         });

@@ -26,6 +26,7 @@ mod config;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::Path;
 
 use bai_core::error::{Error, Result, code};
 use bai_core::slots::{Amount, SlotName, SlotType};
@@ -54,6 +55,19 @@ pub struct MockPlugin {
 }
 
 impl MockPlugin {
+    /// Offers the devices of a file in the way of its settings.
+    ///
+    /// # Errors
+    /// `Invalid` ([`code::CONFIG_INVALID`]) when the file cannot be read, and as [`MockConfig::parse`] and
+    /// [`MockPlugin::new`].
+    pub fn open(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            misconfigured("the file cannot be read").with("path", file.display()).source(error)
+        })?;
+        let config = MockConfig::parse(&text)?;
+        Self::new(&config, &config.settings)
+    }
+
     /// Offers the devices of `config` in the way of `settings`.
     ///
     /// # Errors

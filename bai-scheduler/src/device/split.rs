@@ -86,7 +86,7 @@ fn best_window(sorted: &[u128], wanted: u128, rules: Even) -> Option<Window> {
     let mut best: Option<Window> = None;
     for size in 2..=sorted.len() {
         // More devices are worse unless they are more even, and this is as even as so many can be.
-        let least = u128::from(wanted % size as u128 != 0);
+        let least = u128::from(!wanted.is_multiple_of(size as u128));
         if best.as_ref().is_some_and(|best| best.spread <= least) {
             continue;
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bai_agent_lib::AgentOptions;
+use bai_agent_lib::plugin::mock::MockPlugin;
 use bai_core::{Result, Secret};
 use bai_rpc::RemoteManager;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct AgentConfig {
     pub runtime: Runtime,
     /// How often each core is given away, 1 to 10. Default 1.
     pub cpu_overcommit: u32,
+    /// A `mock-accelerator.toml` with accelerators to pretend. Absent by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mock_accelerator: Option<PathBuf>,
 }
 
 impl Default for AgentConfig {
@@ -47,6 +51,7 @@ impl Default for AgentConfig {
             resource_group: "default".into(),
             runtime: Runtime::default(),
             cpu_overcommit: 1,
+            mock_accelerator: None,
         }
     }
 }
@@ -74,7 +79,11 @@ impl AgentRole {
         let bin = data.join("bin");
         options.runner = bai_krunner_bin::install(&bin).map_err(|cause| unusable(&bin, cause))?;
         let manager = Arc::new(RemoteManager::connect(&config.manager, &config.secret)?);
-        let node = Prepared::new(&config.runtime, options).await?.start(manager).await?;
+        let mut prepared = Prepared::new(&config.runtime, options).await?;
+        if let Some(file) = &config.mock_accelerator {
+            prepared = prepared.plugins(vec![Box::new(MockPlugin::open(file)?)]);
+        }
+        let node = prepared.start(manager).await?;
         Ok(Self { node, listener, secret: config.secret })
     }
 

@@ -1,5 +1,5 @@
-//! What the mock plugin is told: `mock-accelerator.toml`, and settings from the config store
-//! (`config/plugins/accelerator/mock`).
+//! What the mock plugin is told: `mock-accelerator.toml`, and settings from its table `[settings]` or from the config
+//! store (`config/plugins/accelerator/mock`).
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,9 @@ pub struct MockConfig {
     /// How slots are shown, by the part of the slot name after the family: `device`, `shares` or `*-mig`.
     #[serde(default)]
     pub formats: BTreeMap<String, SlotFormat>,
+    /// Settings for a node without a config store.
+    #[serde(default)]
+    pub settings: MockSettings,
 }
 
 impl MockConfig {
@@ -128,7 +131,7 @@ pub enum AllocationMode {
     Fractional,
 }
 
-/// Settings from the config store.
+/// How the devices are offered.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct MockSettings {

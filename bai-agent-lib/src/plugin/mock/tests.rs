@@ -153,6 +153,16 @@ fn parts_of_devices_have_slots_of_their_own() {
 }
 
 #[test]
+fn a_file_brings_its_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mock-accelerator.toml");
+    assert_eq!(MockPlugin::open(&file).unwrap_err().code(), code::CONFIG_INVALID);
+    std::fs::write(&file, format!("{FILE}\n[settings]\nallocation_mode = \"fractional\"\n")).unwrap();
+    let pool = setup(&MockPlugin::open(&file).unwrap()).open();
+    assert_eq!(pool.capacity(), want(&[("cuda.shares", "7.5")]));
+}
+
+#[test]
 fn senseless_configurations_are_refused() {
     let twice = FILE.replace("gpu-b", "gpu-a");
     let unnamed = format!("{FILE}{MIG}").replace("MIG 1g.5gb", "");

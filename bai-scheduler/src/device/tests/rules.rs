@@ -139,6 +139,26 @@ fn what_runs_is_restored_whatever_the_devices_say() {
 }
 
 #[test]
+fn any_amount_that_was_recorded_goes_as_it_came() {
+    let family = Family::new("cuda", vec![SlotDevices::discrete("cuda.device", vec![Device::new("g0", 4)])]);
+    let setup = PoolSetup::new(vec![family], PoolOptions::default());
+    let restored = |amount: &str| {
+        let mut held = Holding::new();
+        held.insert("cuda.device", "g0", amount.parse::<Amount>().unwrap());
+        setup.restore(held)
+    };
+    let (one, endless, nothing, below) = (restored("1"), restored("inf"), restored("0"), restored("-1"));
+    let pool = setup.open();
+    assert!(!one.is_offered() && !endless.is_offered());
+    drop((endless, nothing, below));
+    assert!(one.is_offered());
+    assert_eq!(pool.held().amount("cuda.device", "g0"), Amount::ONE);
+    assert_eq!(pool.free().get("cuda.device"), 3.into());
+    drop(one);
+    assert!(pool.held().is_empty());
+}
+
+#[test]
 fn excluded_devices_are_not_given() {
     let cores = vec![Device::new("0", 1), Device::new("1", 1).excluded(), Device::new("2", 1)];
     let family = Family::new("cpu", vec![SlotDevices::discrete("cpu", cores)]);
