@@ -19,9 +19,9 @@ pub(crate) mod spec;
 
 use std::sync::Arc;
 
-use bai_core::execution::KernelStats;
+use bai_core::port::agent::KernelReport;
 use bai_core::port::store::{Page, SessionEvent, SessionQuery};
-use bai_core::{KernelId, Result, Session, SessionId};
+use bai_core::{Kernel, Result, Session, SessionId};
 
 use crate::manager::core::Core;
 
@@ -66,11 +66,10 @@ impl SessionService {
         self.core.backends.sessions.history(id).await
     }
 
-    /// The latest statistics of a living kernel.
-    pub fn live_stats(&self, kernel: KernelId) -> Option<KernelStats> {
-        let session = self.core.registry.by_kernel(kernel)?;
-        let agent = session.kernel(kernel)?.agent.clone()?;
-        self.core.agents.kernel_stats(&agent, kernel)
+    /// What its agent last said about a living kernel, its latest statistics among it.
+    pub fn last_report(&self, kernel: &Kernel) -> Option<Arc<KernelReport>> {
+        let agent = kernel.agent.as_ref().filter(|_| !kernel.status.is_dead())?;
+        self.core.agents.last_report(agent, kernel.id)
     }
 
     /// How many snippets and batches this manager has run in the session since it lives.

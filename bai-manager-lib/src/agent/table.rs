@@ -187,14 +187,10 @@ impl AgentTable {
             .cloned())
     }
 
-    /// The last statistics of a kernel, from whichever agent it is on.
-    pub(crate) fn kernel_stats(
-        &self,
-        agent: &AgentId,
-        kernel: KernelId,
-    ) -> Option<bai_core::execution::KernelStats> {
+    /// What the agent last said about a kernel, of whichever generation.
+    pub(crate) fn last_report(&self, agent: &AgentId, kernel: KernelId) -> Option<Arc<KernelReport>> {
         let entries = self.entries.read();
-        entries.get(agent)?.report.as_ref()?.kernels.get(&kernel)?.stats.clone()
+        entries.get(agent)?.report.as_ref()?.kernels.get(&kernel).cloned()
     }
 
     /// Counts that a kernel was not in the report just taken, and returns how often that was in a row.

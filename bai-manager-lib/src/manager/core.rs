@@ -167,7 +167,7 @@ impl Core {
             let events = events_of(Some(&before), &after);
             let result = self.commits.commit(SessionChange { session: after, events, guard_capacity }).await;
             match result {
-                Ok(committed) => return Ok(Arc::new(committed.session)),
+                Ok(session) => return Ok(session),
                 Err(error) if error.code() == code::SESSION_MOVED_ON => {
                     before = self.newer_than(&before, error).await?;
                 }
@@ -252,11 +252,13 @@ impl Core {
 }
 
 impl Absorb for Arc<Core> {
-    fn absorb(&self, committed: &Committed) {
-        self.take(&Arc::new(committed.session.clone()));
+    fn absorb(&self, committed: Committed) -> Arc<Session> {
+        let session = Arc::new(committed.session);
+        self.take(&session);
         for event in &committed.events {
-            self.announce(&committed.session, event);
+            self.announce(&session, event);
         }
+        session
     }
 
     fn doubt(&self) {

@@ -46,7 +46,7 @@ struct Info<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Stat<'a> {
-    Live(KernelStats),
+    Live(&'a KernelStats),
     Last(&'a Value),
 }
 
@@ -55,7 +55,8 @@ pub(in crate::gateway) async fn info(State(gateway): State<Gateway>, target: Tar
     let sessions = gateway.manager().sessions();
     let session = sessions.resolve(&target.scope, &target.reference, false).await?;
     let main = session.main();
-    let live = sessions.live_stats(main.id).map(Stat::Live);
+    let report = sessions.last_report(main);
+    let live = report.as_ref().and_then(|report| report.stats.as_ref()).map(Stat::Live);
     let mut info = describe(&session, gateway.manager().backends().clock.now());
     info.last_stat = live.or_else(|| main.last_stat.as_ref().map(Stat::Last));
     info.num_queries_executed = sessions.queries_executed(session.id);
