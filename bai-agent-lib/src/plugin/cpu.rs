@@ -73,12 +73,12 @@ impl ComputePlugin for CpuPlugin {
     }
 
     fn family(&self) -> Family {
-        // A thousandth: the finest quota that is told from none.
+        // A thousandth is finer than the quotas of control groups.
         let parts = Fraction::new(Decimal::new(1, 3)).unwrap_or_default();
         Family::new("cpu", vec![SlotDevices::fractional("cpu", parts, self.devices())])
     }
 
-    /// Kernels that were started with pinning hold cores, the others hold [`SHARED`]. What they hold of the form that is no
+    /// Kernels that were started with pinning hold cores, the others hold `SHARED`. What they hold of the form that is no
     /// longer used goes over to the one that is, so that it counts against what there is.
     fn adopt(&self, living: &mut [&mut Holding]) {
         if !self.pin {
