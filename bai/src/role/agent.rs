@@ -98,3 +98,28 @@ impl AgentRole {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accelerators_are_pretended_as_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mock-accelerator.toml");
+        let config = AgentConfig {
+            data: dir.path().join("agent"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            manager: "127.0.0.1:1".into(), // nobody: reports are tried again and again
+            secret: "secret".to_owned().into(),
+            runtime: Runtime::Simulated,
+            mock_accelerator: Some(file.clone()),
+            ..AgentConfig::default()
+        };
+        let error = AgentRole::start(config.clone()).await.unwrap_err();
+        assert_eq!(error.code(), bai_core::error::code::CONFIG_INVALID);
+        let text = "slot_name = 'cuda'\ndevice_plugin_name = 'MockDevice'\ndevices = []\n";
+        std::fs::write(&file, text).unwrap();
+        AgentRole::start(config).await.unwrap().node.agent.shutdown().await;
+    }
+}
