@@ -10,6 +10,7 @@ mod modify;
 mod name;
 mod request;
 mod resources;
+mod waiting;
 
 pub(crate) mod commit;
 pub(crate) mod event;
@@ -23,11 +24,13 @@ use bai_core::port::agent::KernelReport;
 use bai_core::port::store::{Page, SessionEvent, SessionQuery};
 use bai_core::{Kernel, Result, Session, SessionId};
 
+use crate::idle::IdleChecks;
 use crate::manager::core::Core;
 
 pub use request::{
     CreateOutcome, CreateSession, DependencyNode, DestroyOutcome, SessionMatch, SessionServices,
 };
+pub use waiting::WaitingSession;
 
 /// The operations on sessions. A *reference* is a session id or an exact name among the owner's sessions.
 ///
@@ -70,6 +73,11 @@ impl SessionService {
     pub fn last_report(&self, kernel: &Kernel) -> Option<Arc<KernelReport>> {
         let agent = kernel.agent.as_ref().filter(|_| !kernel.status.is_dead())?;
         self.core.agents.last_report(agent, kernel.id)
+    }
+
+    /// What the idle checkers say about a session; empty for one that does not run.
+    pub fn idle_checks(&self, session: &Session) -> IdleChecks {
+        if session.status.is_running() { self.core.idle.checks(session.id) } else { IdleChecks::new() }
     }
 
     /// How many snippets and batches this manager has run in the session since it lives.
