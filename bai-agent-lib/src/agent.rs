@@ -26,7 +26,7 @@ use bai_core::port::{KernelBackend, ManagerApi};
 
 use crate::backend::simulated::SimulatedBackend;
 use crate::options::AgentOptions;
-use crate::plugin::{ComputePlugin, CpuPlugin, MemPlugin, Plugins};
+use crate::plugin::{ComputePlugin, CpuPlugin, MemPlugin, PluginSetup};
 use crate::runner::Connector;
 use crate::state::{DiskState, StateStore};
 
@@ -161,7 +161,7 @@ impl AgentBuilder {
     }
 }
 
-fn plugins(options: &AgentOptions, more: Vec<Box<dyn ComputePlugin>>) -> Plugins {
+fn plugins(options: &AgentOptions, more: Vec<Box<dyn ComputePlugin>>) -> PluginSetup {
     let mut cores = options.cpu.map_or_else(CpuPlugin::host_cores, |count| (0..count).collect());
     // The first cores are those that the host itself uses most.
     cores.drain(..cores.len().min(options.reserved_cpu as usize));
@@ -170,5 +170,8 @@ fn plugins(options: &AgentOptions, more: Vec<Box<dyn ComputePlugin>>) -> Plugins
     let mem = MemPlugin::new(total, options.reserved_mem, options.mem_align, options.mem_overcommit);
     let mut all: Vec<Box<dyn ComputePlugin>> = vec![Box::new(cpu), Box::new(mem)];
     all.extend(more);
-    Plugins::new(all)
+    PluginSetup::new(all, options)
 }
+
+#[cfg(test)]
+mod tests;

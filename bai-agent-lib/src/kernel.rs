@@ -8,6 +8,7 @@ use bai_core::execution::KernelStats;
 use bai_core::port::agent::{BatchOutcome, KernelRef, KernelReport, KernelStage, RunningKernel};
 use bai_core::port::backend::Started;
 use bai_core::session::KernelExit;
+use bai_scheduler::device::Allocation;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -60,6 +61,8 @@ struct Inner {
 /// What is known of it while this agent runs.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
+    /// The devices it holds, until this value is gone. The record has a copy of what they are.
+    pub(crate) devices: Option<Allocation>,
     pub(crate) pulling: bool,
     pub(crate) started: Option<Started>,
     pub(crate) attached: Map<String, Value>,
@@ -69,7 +72,13 @@ pub(crate) struct Live {
 }
 
 impl Kernel {
-    pub(crate) fn new(record: KernelRecord, orphan: bool, runs: Runs, state: Arc<dyn StateStore>) -> Self {
+    pub(crate) fn new(
+        record: KernelRecord,
+        devices: Option<Allocation>,
+        orphan: bool,
+        runs: Runs,
+        state: Arc<dyn StateStore>,
+    ) -> Self {
         let stop = match &record.phase {
             Phase::Terminating { reason } => Some(reason.clone()),
             _ => None,
@@ -84,7 +93,7 @@ impl Kernel {
             signals: watch::Sender::new(signals),
             removal: tokio::sync::Mutex::default(),
             state,
-            inner: Mutex::new(Inner { record, live: Live::default() }),
+            inner: Mutex::new(Inner { record, live: Live { devices, ..Live::default() } }),
         }
     }
 

@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bai_core::AgentId;
+use bai_scheduler::device::{AffinityPolicy, PoolOptions};
 
 /// Everything that can be set about an agent. Durations are wall-clock, sizes are bytes.
 #[derive(Debug, Clone)]
@@ -45,8 +47,15 @@ pub struct AgentOptions {
     pub cpu_overcommit: u32,
     /// How often each byte of memory is given away.
     pub mem_overcommit: u32,
-    /// Bind kernels with whole cores to cores of their own.
+    /// Bind kernels to cores, whole ones of their own while there are enough. Needs `cpu_overcommit` to be 1.
     pub pin_cpus: bool,
+    /// Device families in the order in which a request is served (`resource.allocation-order`): later ones follow the
+    /// earlier to their NUMA nodes, families not named come first.
+    pub allocation_order: Vec<String>,
+    /// How the first family of a request is spread over NUMA nodes (`resource.affinity-policy`).
+    pub affinity_policy: AffinityPolicy,
+    /// Ids of devices to keep out of use, by family. Kernels that hold them already keep them.
+    pub device_mask: BTreeMap<String, Vec<String>>,
     /// Processes and threads a kernel may have.
     pub pids_limit: Option<u32>,
     /// Host ports for published service ports.
@@ -97,6 +106,9 @@ impl AgentOptions {
             cpu_overcommit: 1,
             mem_overcommit: 1,
             pin_cpus: true,
+            allocation_order: PoolOptions::default().order,
+            affinity_policy: AffinityPolicy::default(),
+            device_mask: BTreeMap::new(),
             pids_limit: Some(4096),
             port_range: 30000..=31000,
             bind_host: IpAddr::from([127, 0, 0, 1]),

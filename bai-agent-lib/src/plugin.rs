@@ -1,40 +1,28 @@
-//! Compute plugins: what devices a node has, who holds them, and what a kernel gets of them (spec agent.md, sections 10
-//! and 11).
+//! Compute plugins: what devices a node has, and what a kernel gets of them (spec agent.md, sections 10 and 11).
 //!
-//! Allocations are values kept in kernel records. A plugin's map of who holds what is rebuilt from them before the agent
-//! accepts work, and changed only by the kernel that takes or gives back.
+//! Who holds what is kept by one pool for all families ([`bai_scheduler::device`]). A kernel's share is a value that lives with
+//! the kernel; a copy of what it holds is in the kernel's record. What living kernels hold is put back from the records
+//! before the agent accepts work, and only then.
 
 mod cpu;
 mod mem;
+pub mod mock;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bai_core::error::{Error, Result, code};
-use bai_core::id::KernelId;
 use bai_core::port::backend::Limits;
 use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType, SlotTypes};
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use bai_scheduler::device::{
+    AffinityHint, Allocation, DevicePool, Excess, Family, Holding, PoolOptions, PoolSetup,
+};
 use serde_json::{Map, Value, json};
 
 pub use cpu::CpuPlugin;
 pub use mem::MemPlugin;
 
-/// Amounts by device of one slot.
-pub type DeviceAmounts = BTreeMap<String, Amount>;
-
-/// What a kernel holds: slot to device to amount.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Allocation(pub BTreeMap<SlotName, DeviceAmounts>);
-
-impl Allocation {
-    /// The total of a slot.
-    pub fn total(&self, slot: &str) -> Amount {
-        self.0.get(slot).map_or(Amount::ZERO, |devices| devices.values().copied().sum())
-    }
-}
+use crate::options::AgentOptions;
 
 /// What a plugin adds to the start of a kernel.
 #[derive(Debug, Default)]
@@ -47,7 +35,8 @@ pub struct Grant {
     pub resource_lines: Vec<String>,
 }
 
-/// A family of devices. Calls are made one at a time for changes and must not block.
+/// A family of devices. It says what there is and what a device means to a kernel; it does not keep account of them.
+/// Calls must not block.
 pub trait ComputePlugin: fmt::Debug + Send + Sync + 'static {
     /// Name of the family: the part of its slot names before the first dot.
     fn key(&self) -> &str;
@@ -58,113 +47,127 @@ pub trait ComputePlugin: fmt::Debug + Send + Sync + 'static {
     /// Slots it serves.
     fn slot_types(&self) -> Vec<(SlotName, SlotType)>;
 
-    /// What there is in total, reserved parts taken off.
-    fn capacity(&self) -> ResourceSlots;
+    /// The devices, reserved parts taken off. Asked for once, before the agent accepts work.
+    fn family(&self) -> Family;
 
-    /// Takes `wanted` (only slots of this family, none zero) for `kernel`.
-    ///
-    /// # Errors
-    /// `Conflict` ([`code::OVER_CAPACITY`]) when there is not enough left, `Invalid` ([`code::INVALID_SLOTS`]) when the
-    /// amounts make no sense; nothing is taken then.
-    fn allocate(&self, kernel: KernelId, wanted: &ResourceSlots) -> Result<Allocation>;
-
-    /// Takes again what a kernel already holds. Never fails: what is running cannot be argued with.
-    fn restore(&self, kernel: KernelId, held: &Allocation);
-
-    /// Gives back everything of the kernel. Idempotent.
-    fn release(&self, kernel: KernelId);
+    /// Brings what living kernels hold into the form of [`ComputePlugin::family`], when they were started under another
+    /// version or configuration. Called once, before their devices are put back.
+    fn adopt(&self, _living: &mut [&mut Holding]) {}
 
     /// What the kernel gets for what it holds.
-    fn grant(&self, held: &Allocation, grant: &mut Grant);
+    fn grant(&self, held: &Holding, grant: &mut Grant);
 
     /// Devices shown to users; empty for none.
-    fn attached(&self, held: &Allocation) -> Vec<Value>;
+    fn attached(&self, held: &Holding) -> Vec<Value>;
 }
 
-/// All plugins of an agent.
+/// All plugins of an agent that does not accept work yet.
+#[derive(Debug)]
+pub(crate) struct PluginSetup {
+    all: Vec<Box<dyn ComputePlugin>>,
+    families: Vec<Family>,
+    pool: PoolSetup,
+}
+
+impl PluginSetup {
+    /// Their devices under the rules of `options`, held by nobody.
+    pub(crate) fn new(plugins: Vec<Box<dyn ComputePlugin>>, options: &AgentOptions) -> Self {
+        let mut families: Vec<_> = plugins.iter().map(|plugin| plugin.family()).collect();
+        for family in &mut families {
+            let masked = options.device_mask.get(&family.key).map_or(&[][..], Vec::as_slice);
+            for device in family.slots.iter_mut().flat_map(|slot| &mut slot.devices) {
+                device.excluded |= masked.iter().any(|id| id == device.id.as_str());
+            }
+        }
+        let rules = PoolOptions {
+            order: options.allocation_order.clone(),
+            affinity: options.affinity_policy,
+            ..PoolOptions::default()
+        };
+        Self { pool: PoolSetup::new(families.clone(), rules), families, all: plugins }
+    }
+
+    /// Brings what living kernels hold into the form of these plugins.
+    pub(crate) fn adopt(&self, living: &mut [&mut Holding]) {
+        self.all.iter().for_each(|plugin| plugin.adopt(living));
+    }
+
+    /// Takes again what a kernel already holds. Never fails: what is running cannot be argued with.
+    pub(crate) fn restore(&self, held: Holding) -> Allocation {
+        self.pool.restore(held)
+    }
+
+    /// Devices of which more is held than they offer.
+    pub(crate) fn excess(&self) -> Vec<Excess> {
+        self.pool.excess()
+    }
+
+    /// Begins to accept work.
+    pub(crate) fn open(self) -> Plugins {
+        let devices = self.families.iter().flat_map(|family| &family.slots).flat_map(|slot| &slot.devices);
+        let nodes: BTreeSet<_> = devices.filter_map(|device| device.numa_node).collect();
+        Plugins { all: self.all, pool: self.pool.open(), has_nodes: nodes.len() > 1 }
+    }
+}
+
+/// All plugins of an agent, and who holds what of their devices.
 #[derive(Debug)]
 pub(crate) struct Plugins {
-    plugins: Vec<Box<dyn ComputePlugin>>,
-    /// Held while a kernel's slots are taken from several plugins.
-    changes: Mutex<()>,
+    all: Vec<Box<dyn ComputePlugin>>,
+    pool: DevicePool,
+    has_nodes: bool,
 }
 
 impl Plugins {
-    pub(crate) fn new(plugins: Vec<Box<dyn ComputePlugin>>) -> Self {
-        Self { plugins, changes: Mutex::default() }
-    }
-
     pub(crate) fn slot_types(&self) -> SlotTypes {
-        self.plugins.iter().flat_map(|plugin| plugin.slot_types()).collect()
+        self.all.iter().flat_map(|plugin| plugin.slot_types()).collect()
     }
 
+    /// What there is in total, reserved parts and masked devices taken off.
     pub(crate) fn capacity(&self) -> ResourceSlots {
-        self.plugins.iter().flat_map(|plugin| plugin.capacity()).collect()
+        self.pool.capacity()
+    }
+
+    /// The sum of what is held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Holding {
+        self.pool.held()
+    }
+
+    /// Whether devices are nearer to some than to others.
+    pub(crate) fn has_nodes(&self) -> bool {
+        self.has_nodes
     }
 
     /// Name to version, for the report.
     pub(crate) fn describe(&self) -> Value {
         let versions =
-            self.plugins.iter().map(|plugin| (plugin.key().to_owned(), json!({"version": plugin.version()})));
+            self.all.iter().map(|plugin| (plugin.key().to_owned(), json!({"version": plugin.version()})));
         Value::Object(versions.collect())
     }
 
-    /// Takes all of `wanted`, or nothing.
-    pub(crate) fn allocate(&self, kernel: KernelId, wanted: &ResourceSlots) -> Result<Allocation> {
-        let wanted = wanted.normalized();
-        self.check(&wanted)?;
-        let _changes = self.changes.lock();
-        let mut held = Allocation::default();
-        for plugin in &self.plugins {
-            let part: ResourceSlots =
-                wanted.clone().into_iter().filter(|(name, _)| name.family() == plugin.key()).collect();
-            match plugin.allocate(kernel, &part) {
-                Ok(taken) => held.0.extend(taken.0),
-                Err(error) => {
-                    self.plugins.iter().for_each(|plugin| plugin.release(kernel));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(held)
-    }
-
-    fn check(&self, wanted: &ResourceSlots) -> Result<()> {
+    /// Takes all of `wanted` until the value is dropped, or nothing.
+    ///
+    /// # Errors
+    /// `Conflict` ([`code::OVER_CAPACITY`]) when there is not enough left, `Invalid` ([`code::INVALID_SLOTS`]) when the
+    /// amounts make no sense.
+    pub(crate) fn allocate(&self, wanted: &ResourceSlots, hint: &AffinityHint) -> Result<Allocation> {
         wanted.check_exclusive()?;
-        let known = self.slot_types();
-        for required in ["cpu", "mem"] {
-            if wanted.get(required) <= Amount::ZERO {
-                return Err(
-                    Error::of(code::INVALID_SLOTS, "a kernel needs cpu and mem").with("slot", required)
-                );
-            }
+        let missing = ["cpu", "mem"].into_iter().find(|required| wanted.get(required) <= Amount::ZERO);
+        if let Some(slot) = missing {
+            return Err(Error::of(code::INVALID_SLOTS, "a kernel needs cpu and mem").with("slot", slot));
         }
-        match wanted.iter().find(|(name, _)| known.get(name.as_str()).is_none()) {
-            Some((name, _)) => {
-                Err(Error::of(code::INVALID_SLOTS, "this agent has no such resource").with("slot", name))
-            }
-            None => Ok(()),
-        }
+        Ok(self.pool.allocate(wanted, hint)?)
     }
 
-    pub(crate) fn restore(&self, kernel: KernelId, held: &Allocation) {
-        let _changes = self.changes.lock();
-        self.plugins.iter().for_each(|plugin| plugin.restore(kernel, held));
-    }
-
-    pub(crate) fn release(&self, kernel: KernelId) {
-        let _changes = self.changes.lock();
-        self.plugins.iter().for_each(|plugin| plugin.release(kernel));
-    }
-
-    pub(crate) fn grant(&self, held: &Allocation) -> Grant {
+    pub(crate) fn grant(&self, held: &Holding) -> Grant {
         let mut grant = Grant::default();
-        self.plugins.iter().for_each(|plugin| plugin.grant(held, &mut grant));
+        self.all.iter().for_each(|plugin| plugin.grant(held, &mut grant));
         grant
     }
 
-    pub(crate) fn attached(&self, held: &Allocation) -> Map<String, Value> {
-        self.plugins
+    pub(crate) fn attached(&self, held: &Holding) -> Map<String, Value> {
+        self.all
             .iter()
             .map(|plugin| (plugin.key().to_owned(), Value::from(plugin.attached(held))))
             .filter(|(_, devices)| devices.as_array().is_some_and(|devices| !devices.is_empty()))
@@ -172,33 +175,5 @@ impl Plugins {
     }
 }
 
-/// The error for a request that does not fit.
-fn over_capacity(slot: &str, wanted: Amount, left: Amount) -> Error {
-    Error::of(code::OVER_CAPACITY, "not enough of a resource is left on the agent")
-        .with("slot", slot)
-        .with("requested", wanted)
-        .with("left", left)
-}
-
-/// Who holds what of one slot, with the sum at hand.
-#[derive(Debug, Default)]
-struct Holdings {
-    by_kernel: HashMap<KernelId, DeviceAmounts>,
-    total: Amount,
-}
-
-impl Holdings {
-    /// Notes what a kernel holds, in place of what it held before.
-    fn put(&mut self, kernel: KernelId, devices: DeviceAmounts) {
-        self.remove(kernel);
-        self.total = self.total.saturating_add(devices.values().copied().sum());
-        self.by_kernel.insert(kernel, devices);
-    }
-
-    /// What the kernel held, which it no longer does.
-    fn remove(&mut self, kernel: KernelId) -> DeviceAmounts {
-        let devices = self.by_kernel.remove(&kernel).unwrap_or_default();
-        self.total = self.total.saturating_sub(devices.values().copied().sum());
-        devices
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -16,14 +16,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bai_core::port::agent::KernelSpec;
-use bai_core::slots::SlotType;
-use bai_core::units::{self, SizeUnit};
 use bai_kernel_lib::config::{RunnerConfig, RuntimeType};
 use bai_kernel_lib::sandbox::CONTROL_DIR;
+use bai_scheduler::device::Holding;
 
 use crate::backend::process::{RUNNER_CONFIG, RUNNER_SOCKET};
 use crate::files::Home;
-use crate::plugin::{Allocation, Grant};
+use crate::plugin::Grant;
 use crate::state::KernelRecord;
 
 /// The directories of a kernel on the host.
@@ -140,28 +139,12 @@ fn environ_text(environ: &BTreeMap<String, String>) -> String {
     text
 }
 
-fn resource_text(allocation: &Allocation, grant: &Grant) -> String {
-    let totals: serde_json::Map<_, _> = allocation
-        .0
-        .keys()
-        .map(|slot| (slot.to_string(), allocation.total(slot.as_str()).to_string().into()))
-        .collect();
-    let mut text = format!(
-        "SCRATCH_SIZE=0m\nMOUNTS=\nSLOTS={}\nUNIFIED_DEVICES=[]\n",
-        serde_json::Value::Object(totals)
-    );
-    for (slot, devices) in &allocation.0 {
-        let bytes = SlotType::guess(slot.as_str()) == SlotType::Bytes;
-        let shares: Vec<_> = devices
-            .iter()
-            .map(|(device, amount)| match amount.finite().filter(|_| bytes) {
-                Some(size) => format!("{device}:{}", units::format_bytes(size, SizeUnit::fitting(size))),
-                None => format!("{device}:{amount}"),
-            })
-            .collect();
-        let _ = writeln!(text, "{}_SHARES={}", slot.as_str().to_uppercase(), shares.join(","));
-    }
-    for line in &grant.resource_lines {
+fn resource_text(held: &Holding, grant: &Grant) -> String {
+    let totals: serde_json::Map<_, _> =
+        held.totals().iter().map(|(slot, total)| (slot.to_string(), total.to_string().into())).collect();
+    let totals = serde_json::Value::Object(totals);
+    let mut text = format!("SCRATCH_SIZE=0m\nMOUNTS=\nSLOTS={totals}\nUNIFIED_DEVICES=[]\n");
+    for line in held.resource_lines().iter().chain(&grant.resource_lines) {
         let _ = writeln!(text, "{line}");
     }
     text
@@ -196,10 +179,9 @@ mod tests {
         record.spec.environ.insert("LONG".into(), "a\nb".into());
         record.spec.image_labels.insert("ai.backend.envs.corecount".into(), "NPROC,A".into());
         record.spec.image_labels.insert("ai.backend.runtime-path".into(), "/usr/bin/python3".into());
-        record
-            .allocation
-            .0
-            .insert("mem".into(), [("root".to_owned(), (64_u64 << 20).into())].into_iter().collect());
+        record.allocation.insert("mem", "root", (64_u64 << 20) + 1024);
+        record.allocation.insert("cpu", "0", 1);
+        record.allocation.insert("cpu", "3", "0.5".parse::<bai_core::slots::Amount>().unwrap());
         let mut grant = Grant::default();
         grant.limits.cpu = Some(1.5);
         layout.prepare(&record, &grant, owner, Duration::from_secs(3)).unwrap();
@@ -210,8 +192,9 @@ mod tests {
             environ.contains("A=b\n") && environ.contains("NPROC=2\n") && !environ.contains("LONG"),
             "{environ}"
         );
-        assert!(read("config/resource.txt").contains("SLOTS={\"mem\":\"67108864\"}\n"));
-        assert!(read("config/resource.txt").contains("MEM_SHARES=root:64"));
+        let resources = read("config/resource.txt");
+        assert!(resources.contains("SLOTS={\"cpu\":\"1.5\",\"mem\":\"67109888\"}\n"), "{resources}");
+        assert!(resources.contains("CPU_SHARES=0:1,3:0.5\nMEM_SHARES=root:65537k\n"), "{resources}");
         let config = RunnerConfig::from_json(read("control/runner.json").as_bytes()).unwrap();
         assert_eq!((config.token.as_str(), config.runtime_type), ("secret", RuntimeType::Python));
         assert_eq!(config.grace_ms, 3000);

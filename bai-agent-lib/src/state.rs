@@ -10,12 +10,11 @@ use bai_core::error::Result;
 use bai_core::id::KernelId;
 use bai_core::port::agent::{BatchOutcome, KernelRef, KernelSpec};
 use bai_core::session::{KernelExit, ServicePort};
+use bai_scheduler::device::Holding;
 use serde::{Deserialize, Serialize};
 
 pub use disk::DiskState;
 pub use memory::MemoryState;
-
-use crate::plugin::Allocation;
 
 /// Version of the record format. A record of a later version is left alone.
 pub const RECORD_VERSION: u32 = 1;
@@ -74,8 +73,8 @@ pub struct KernelRecord {
     pub token: String,
     /// How far it got.
     pub phase: Phase,
-    /// Devices and amounts it holds; empty once it is over.
-    pub allocation: Allocation,
+    /// Devices and amounts it holds: slot to device to amount; empty once it is over.
+    pub allocation: Holding,
     /// Published ports: in the kernel, on the host.
     pub ports: Vec<(u16, u16)>,
     /// Ports that clients may open.
@@ -92,7 +91,7 @@ impl KernelRecord {
             spec,
             token,
             phase: Phase::Starting,
-            allocation: Allocation::default(),
+            allocation: Holding::new(),
             ports: Vec::new(),
             service_ports: Vec::new(),
             batch: None,

@@ -36,6 +36,7 @@
 //! ```
 
 pub mod decay;
+pub mod device;
 pub mod explain;
 pub mod select;
 pub mod sequence;

@@ -82,6 +82,7 @@ impl Prepared {
     pub(crate) async fn new(runtime: &Runtime, mut options: AgentOptions) -> Result<Self> {
         if *runtime == Runtime::Simulated {
             (options.cpu, options.mem) = (Some(SIMULATED_CORES), Some(SIMULATED_MEMORY));
+            options.pin_cpus = false;
         }
         let scratch = options.data_dir.join("scratch");
         let (id, runner) = (options.id.clone(), options.runner.clone());
@@ -110,6 +111,13 @@ impl Prepared {
             }
         };
         Ok(Self { builder, backend })
+    }
+
+    /// Compute plugins beside `cpu` and `mem`.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn plugins(mut self, plugins: Vec<Box<dyn bai_agent_lib::plugin::ComputePlugin>>) -> Self {
+        self.builder = self.builder.plugins(plugins);
+        self
     }
 
     /// Starts the agent, which reports to `manager`.

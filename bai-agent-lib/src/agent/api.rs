@@ -1,10 +1,13 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bai_core::error::{Error, Result, code};
 use bai_core::execution::{ExecuteReply, ExecuteRequest, FileEntry, UploadFile};
+use bai_core::id::{KernelId, SessionId};
 use bai_core::port::AgentApi;
 use bai_core::port::agent::{KernelRef, KernelSpec};
+use bai_scheduler::device::{AffinityHint, Allocation};
 use serde_json::{Map, Value};
 
 use super::Agent;
@@ -96,13 +99,17 @@ impl Core {
                 return Err(stale(spec.kernel));
             }
         }
+        let mut hints = HashMap::new();
         for spec in specs {
             let id = spec.kernel.id;
             let earlier = kernels.get(&id).cloned();
             if earlier.as_ref().is_some_and(|earlier| earlier.kernel == spec.kernel) {
                 continue;
             }
-            let (kernel, origin) = self.accept(spec, earlier.as_deref());
+            // The record of a predecessor stays as it is while that runs; this value is what counts.
+            let held = earlier.as_ref().and_then(|earlier| earlier.live(|live| live.devices.take()));
+            let near = hints.entry(spec.session).or_insert_with(|| self.near(spec.session, &kernels));
+            let (kernel, origin) = self.accept(spec, held, near);
             kernels.insert(id, Arc::clone(&kernel));
             self.spawn(Arc::clone(self).drive(kernel, origin, earlier));
         }
@@ -111,31 +118,55 @@ impl Core {
         Ok(())
     }
 
-    /// A record with everything the kernel is to hold. What its predecessor holds goes over to it.
-    fn accept(&self, spec: KernelSpec, earlier: Option<&Kernel>) -> (Arc<Kernel>, Origin) {
-        if let Some(earlier) = earlier
-            && earlier.with_record(|record| !record.allocation.0.is_empty())
-        {
-            if let Err(error) = earlier.update(|record| record.allocation.0.clear()) {
-                tracing::warn!(kernel = %spec.kernel.id, %error, "the hand-over cannot be recorded");
-            }
-            self.plugins.release(spec.kernel.id);
+    /// Where the kernels of a session are that run here already: its others are better off near them.
+    fn near(&self, session: SessionId, kernels: &HashMap<KernelId, Arc<Kernel>>) -> AffinityHint {
+        if !self.plugins.has_nodes() {
+            return AffinityHint::default();
         }
-        let mut record = KernelRecord::new(spec, hex::encode(rand::random::<[u8; 32]>()));
-        let origin = match self.reserve(&mut record) {
-            Ok(()) => Origin::New,
-            Err(error) => {
-                self.release(record.spec.kernel.id, &mut record);
-                Origin::Refused(error)
-            }
-        };
-        (self.new_kernel(record, false), origin)
+        let kin =
+            kernels.values().filter(|kernel| kernel.with_record(|record| record.spec.session == session));
+        let nodes = kin.filter_map(|kernel| kernel.live(|live| live.devices.as_ref().map(Allocation::nodes)));
+        AffinityHint { nodes: nodes.flatten().collect() }
     }
 
-    fn reserve(&self, record: &mut KernelRecord) -> Result<()> {
-        record.allocation = self.plugins.allocate(record.spec.kernel.id, &record.spec.slots)?;
+    /// A record with everything the kernel is to hold. What its predecessor `held` goes over to it.
+    fn accept(
+        &self,
+        spec: KernelSpec,
+        held: Option<Allocation>,
+        near: &mut AffinityHint,
+    ) -> (Arc<Kernel>, Origin) {
+        let mut record = KernelRecord::new(spec, hex::encode(rand::random::<[u8; 32]>()));
+        let (devices, origin) = match self.reserve(&mut record, held, near) {
+            Ok(devices) => {
+                if self.plugins.has_nodes() && near.nodes.is_empty() {
+                    near.nodes = devices.nodes();
+                }
+                (Some(devices), Origin::New)
+            }
+            Err(error) => (None, Origin::Refused(error)),
+        };
+        (self.new_kernel(record, devices, false), origin)
+    }
+
+    /// Takes ports and devices, those of the predecessor when they are what is wanted.
+    fn reserve(
+        &self,
+        record: &mut KernelRecord,
+        held: Option<Allocation>,
+        near: &AffinityHint,
+    ) -> Result<Allocation> {
+        let slots = &record.spec.slots;
+        let devices = match held {
+            Some(held) if held.held().totals() == *slots && held.is_offered() => held,
+            held => {
+                drop(held);
+                self.plugins.allocate(slots, near)?
+            }
+        };
         (record.service_ports, record.ports) = self.assign_ports(&record.spec)?;
-        Ok(())
+        record.allocation = devices.held().clone();
+        Ok(devices)
     }
 
     pub(super) async fn forget(&self, wanted: KernelRef) -> Result<()> {

@@ -9,6 +9,7 @@ use bai_core::port::agent::{KernelRef, KernelSpec};
 use bai_core::port::backend::{BackendCapability, ExitNotice, Started};
 use bai_core::port::{KernelBackend, ManagerApi};
 use bai_core::session::ServicePort;
+use bai_scheduler::device::{Allocation, Excess};
 use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::kernel::Kernel;
 use crate::options::AgentOptions;
-use crate::plugin::Plugins;
+use crate::plugin::{PluginSetup, Plugins};
 use crate::ports::{self, PortPool};
 use crate::run::{Runs, RunsLimits};
 use crate::runner::Connector;
@@ -31,7 +32,7 @@ pub(super) struct Parts {
     pub(super) connector: Option<Arc<dyn Connector>>,
     pub(super) state: Arc<dyn StateStore>,
     pub(super) manager: Arc<dyn ManagerApi>,
-    pub(super) plugins: Plugins,
+    pub(super) plugins: PluginSetup,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -76,17 +77,17 @@ pub(super) struct Images {
 }
 
 impl Core {
-    /// Builds the shared part. Nothing runs yet; allocations of earlier kernels are already back in their maps.
+    /// Builds the shared part. Nothing runs yet; the devices of earlier kernels are already taken again.
     pub(super) async fn open(parts: Parts) -> Result<(Arc<Self>, Found)> {
-        let records = parts.state.load()?;
+        let mut records = parts.state.load()?;
         // Watched before listed: no end falls in between.
         let exits = parts.backend.exits().await?;
         let found = parts.backend.list().await?;
-        let living = || records.iter().filter(|record| !record.phase.is_over());
-        living().for_each(|record| parts.plugins.restore(record.spec.kernel.id, &record.allocation));
-        let taken: HashSet<u16> = living().flat_map(|record| &record.ports).map(|(_, host)| *host).collect();
+        let living = records.iter().filter(|record| !record.phase.is_over());
+        let taken: HashSet<u16> = living.flat_map(|record| &record.ports).map(|(_, host)| *host).collect();
         let pool = PortPool::new(parts.options.bind_host, parts.options.port_range.clone(), &taken);
         let creations = Semaphore::new(parts.options.creation_concurrency.max(1));
+        let devices = restore(&parts.plugins, &mut records);
         let this = Self {
             capability: parts.backend.capability(),
             options: parts.options,
@@ -94,7 +95,7 @@ impl Core {
             connector: parts.connector,
             state: parts.state,
             manager: parts.manager,
-            plugins: parts.plugins,
+            plugins: parts.plugins.open(),
             clock: parts.clock,
             ports: pool,
             kernels: Mutex::default(),
@@ -107,14 +108,19 @@ impl Core {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        this.take_over(records, &found);
+        this.take_over(records.into_iter().zip(devices), &found);
         Ok((Arc::new(this), Found { started: found, exits }))
     }
 
     /// A kernel of this agent.
-    pub(super) fn new_kernel(&self, record: KernelRecord, orphan: bool) -> Arc<Kernel> {
+    pub(super) fn new_kernel(
+        &self,
+        record: KernelRecord,
+        devices: Option<Allocation>,
+        orphan: bool,
+    ) -> Arc<Kernel> {
         let limits = RunsLimits { unread_timeout: self.options.unread_timeout, ..RunsLimits::default() };
-        Arc::new(Kernel::new(record, orphan, Runs::new(limits), Arc::clone(&self.state)))
+        Arc::new(Kernel::new(record, devices, orphan, Runs::new(limits), Arc::clone(&self.state)))
     }
 
     /// The kernel that a call is about.
@@ -164,15 +170,20 @@ impl Core {
             .collect();
         Ok((services, pairs))
     }
+}
 
-    /// Gives back everything a kernel holds.
-    pub(super) fn release(&self, kernel: KernelId, record: &mut KernelRecord) {
-        // Empty when a later generation has taken the devices over.
-        if !std::mem::take(&mut record.allocation.0).is_empty() {
-            self.plugins.release(kernel);
-        }
-        self.ports.give_back(record.ports.drain(..).map(|(_, host)| host));
+/// Takes the devices of all living kernels again; there is one entry for each record.
+fn restore(plugins: &PluginSetup, records: &mut [KernelRecord]) -> Vec<Option<Allocation>> {
+    let living = records.iter_mut().filter(|record| !record.phase.is_over());
+    plugins.adopt(&mut living.map(|record| &mut record.allocation).collect::<Vec<_>>());
+    let take =
+        |record: &KernelRecord| (!record.phase.is_over()).then(|| plugins.restore(record.allocation.clone()));
+    let devices = records.iter().map(take).collect();
+    for excess in plugins.excess() {
+        let Excess { slot, device, held, offered } = excess;
+        tracing::warn!(%slot, %device, %held, %offered, "more of a device is in use than it offers");
     }
+    devices
 }
 
 /// The error for a call about a start that a later one has replaced.

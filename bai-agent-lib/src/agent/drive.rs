@@ -9,6 +9,7 @@ use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{RunnerEndpoint, StartSpec, Started};
 use bai_core::session::KernelExit;
 use bai_core::slots::SlotType;
+use bai_scheduler::device::Holding;
 use serde_json::Value;
 
 use super::core::Core;
@@ -200,15 +201,21 @@ impl Core {
             Ok(exit) => Phase::Exited { exit },
             Err(error) => Phase::Failed { code: error.code().id().to_owned(), message: error.to_string() },
         };
+        let mut ports = Vec::new();
         let saved = kernel.update(|record| {
-            self.release(kernel.kernel.id, record);
+            record.allocation = Holding::new();
+            ports = std::mem::take(&mut record.ports);
             record.phase = phase;
         });
         if let Err(error) = saved {
             // The next agent finds nothing in the back end and comes to the same end.
             tracing::warn!(kernel = %kernel.kernel.id, %error, "the end of the kernel cannot be recorded");
         }
-        kernel.live(|live| live.runner = None);
+        self.ports.give_back(ports.into_iter().map(|(_, host)| host));
+        kernel.live(|live| {
+            live.devices = None; // unless a later generation has taken them over
+            live.runner = None;
+        });
         kernel.signals.send_modify(|signals| signals.over = true);
         self.dirty.notify_one();
     }

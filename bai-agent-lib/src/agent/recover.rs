@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bai_core::port::agent::{KernelRef, KernelSpec};
 use bai_core::port::backend::Started;
 use bai_core::slots::ResourceSlots;
+use bai_scheduler::device::Allocation;
 use serde_json::Map;
 
 use super::core::Core;
@@ -14,10 +15,14 @@ use crate::state::{KernelRecord, Phase};
 
 impl Core {
     /// Fills the table of kernels: one for each record, and one for each living thing of ours without a record.
-    pub(super) fn take_over(&self, records: Vec<KernelRecord>, found: &[Started]) {
+    pub(super) fn take_over(
+        &self,
+        records: impl Iterator<Item = (KernelRecord, Option<Allocation>)>,
+        found: &[Started],
+    ) {
         let mut kernels = self.kernels.lock();
-        for record in records {
-            kernels.insert(record.kernel().id, self.new_kernel(record, false));
+        for (record, devices) in records {
+            kernels.insert(record.kernel().id, self.new_kernel(record, devices, false));
         }
         for started in found.iter().filter(|started| started.exit.is_none()) {
             let kernel = kernels.entry(started.kernel.id).or_insert_with(|| {
@@ -25,7 +30,7 @@ impl Core {
                 tracing::warn!(kernel = %started.kernel.id, "found a kernel without a record");
                 let mut record = KernelRecord::new(unknown_spec(started), String::new());
                 record.phase = Phase::Running;
-                self.new_kernel(record, true)
+                self.new_kernel(record, None, true)
             });
             if kernel.kernel == started.kernel {
                 // The first report already says what runs.

@@ -1,55 +1,31 @@
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::path::Path;
 
-use bai_core::error::{Error, Result, code};
-use bai_core::id::KernelId;
-use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType};
-use parking_lot::Mutex;
+use bai_core::slots::{Amount, SlotName, SlotType};
+use bai_scheduler::device::{Device, DeviceId, Family, Fraction, Holding, SlotDevices};
+use rust_decimal::Decimal;
 use serde_json::Value;
 
-use super::{Allocation, ComputePlugin, DeviceAmounts, Grant, Holdings, over_capacity};
+use super::{ComputePlugin, Grant};
 
-/// Device id of the cores that are shared.
+/// The device that stands for all cores where none is given to a kernel in particular.
 const SHARED: &str = "shared";
 
-/// The slot `cpu`. A kernel with whole cores gets cores of its own while there are enough; any other shares the cores
-/// under a quota.
+/// The slot `cpu`. With pinning each core is a device: a kernel runs on the cores of which it holds a part, so whole cores
+/// are its own while there are enough. Without, all cores are one device and a kernel runs on any of them under a quota.
 #[derive(Debug)]
 pub struct CpuPlugin {
-    capacity: u32,
-    /// Core numbers that may be given to one kernel alone.
-    cores: BTreeSet<u32>,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    holdings: Holdings,
-    /// Cores that some kernel has alone.
-    taken: BTreeSet<u32>,
-}
-
-impl Held {
-    fn put(&mut self, kernel: KernelId, devices: &DeviceAmounts) {
-        self.taken.extend(core_numbers(devices));
-        self.holdings.put(kernel, devices.clone());
-    }
-}
-
-fn core_numbers(devices: &DeviceAmounts) -> impl Iterator<Item = u32> {
-    devices.keys().filter_map(|device| device.parse().ok())
+    cores: Vec<u32>,
+    overcommit: u32,
+    pin: bool,
 }
 
 impl CpuPlugin {
-    /// Offers `cores` core numbers, each `overcommit` times. With `pin` whole cores are given exclusively, which needs
-    /// an `overcommit` of 1.
+    /// Offers `cores` core numbers, each `overcommit` times. With `pin` kernels are bound to cores, which needs an
+    /// `overcommit` of 1.
     pub fn new(cores: Vec<u32>, overcommit: u32, pin: bool) -> Self {
         let overcommit = overcommit.max(1);
-        let capacity = u32::try_from(cores.len()).unwrap_or(u32::MAX).saturating_mul(overcommit);
-        Self {
-            capacity,
-            cores: if pin && overcommit == 1 { cores.into_iter().collect() } else { BTreeSet::new() },
-            held: Mutex::default(),
-        }
+        Self { cores, overcommit, pin: pin && overcommit == 1 }
     }
 
     /// The cores this process may run on.
@@ -59,12 +35,27 @@ impl CpuPlugin {
         parse_list(list.trim())
     }
 
-    /// Cores for one kernel alone, lowest numbers first; `None` when there are not enough or the amount is not whole.
-    fn exclusive(&self, wanted: Amount, taken: &BTreeSet<u32>) -> Option<DeviceAmounts> {
-        let count = usize::try_from(wanted.to_u64().filter(|_| wanted.is_integer())?).ok()?;
-        let free = self.cores.difference(taken).take(count);
-        let cores: DeviceAmounts = free.map(|core| (core.to_string(), Amount::ONE)).collect();
-        (cores.len() == count).then_some(cores)
+    fn devices(&self) -> Vec<Device> {
+        if !self.pin {
+            let count = u32::try_from(self.cores.len()).unwrap_or(u32::MAX);
+            return vec![Device::new(SHARED, count.saturating_mul(self.overcommit))];
+        }
+        let nodes = core_nodes(Path::new("/sys/devices/system/node"));
+        let device = |core: &u32| {
+            let device = Device::new(core.to_string(), 1);
+            nodes.get(core).map_or(device.clone(), |node| device.on_node(*node))
+        };
+        self.cores.iter().map(device).collect()
+    }
+
+    /// What is left of each core beside those who have cores of their own.
+    fn room(&self, living: &[&mut Holding]) -> Vec<(DeviceId, Amount)> {
+        let left = |core: &u32| {
+            let core = core.to_string();
+            let used = living.iter().map(|held| held.amount("cpu", &core)).sum();
+            (core.into(), Amount::ONE.saturating_sub(used))
+        };
+        self.cores.iter().map(left).collect()
     }
 }
 
@@ -81,48 +72,82 @@ impl ComputePlugin for CpuPlugin {
         vec![("cpu".into(), SlotType::Count)]
     }
 
-    fn capacity(&self) -> ResourceSlots {
-        [("cpu", self.capacity)].into_iter().collect()
+    fn family(&self) -> Family {
+        // A thousandth is finer than the quotas of control groups.
+        let parts = Fraction::new(Decimal::new(1, 3)).unwrap_or_default();
+        Family::new("cpu", vec![SlotDevices::fractional("cpu", parts, self.devices())])
     }
 
-    fn allocate(&self, kernel: KernelId, wanted: &ResourceSlots) -> Result<Allocation> {
-        let wanted = wanted.get("cpu");
-        if wanted.is_infinite() || wanted.is_negative() {
-            return Err(Error::of(code::INVALID_SLOTS, "not an amount of cores").with("requested", wanted));
+    /// Kernels that were started with pinning hold cores, the others hold `SHARED`. What they hold of the form that is no
+    /// longer used goes over to the one that is, so that it counts against what there is.
+    fn adopt(&self, living: &mut [&mut Holding]) {
+        if !self.pin {
+            for held in living.iter_mut().filter(|held| held.devices("cpu").next().is_some()) {
+                let total = held.total("cpu");
+                held.replace("cpu", [(SHARED.into(), total)]);
+            }
+            return;
         }
-        let mut held = self.held.lock();
-        let left = Amount::from(self.capacity).saturating_sub(held.holdings.total);
-        if wanted > left {
-            return Err(over_capacity("cpu", wanted, left));
-        }
-        let shared = || [(SHARED.to_owned(), wanted)].into_iter().collect();
-        let devices = self.exclusive(wanted, &held.taken).unwrap_or_else(shared);
-        held.put(kernel, &devices);
-        Ok(Allocation([("cpu".into(), devices)].into_iter().collect()))
-    }
-
-    fn restore(&self, kernel: KernelId, held: &Allocation) {
-        if let Some(devices) = held.0.get("cpu") {
-            self.held.lock().put(kernel, devices);
-        }
-    }
-
-    fn release(&self, kernel: KernelId) {
-        let mut held = self.held.lock();
-        for core in core_numbers(&held.holdings.remove(kernel)) {
-            held.taken.remove(&core);
+        let mut room = self.room(living);
+        for held in living.iter_mut() {
+            let wanted = held.amount("cpu", SHARED);
+            if !wanted.is_zero() {
+                held.replace("cpu", spread(wanted, &mut room));
+            }
         }
     }
 
-    fn grant(&self, held: &Allocation, grant: &mut Grant) {
-        let Some(devices) = held.0.get("cpu") else { return };
-        grant.limits.cpu = Some(held.total("cpu").to_f64());
-        grant.limits.cpuset = core_numbers(devices).collect();
+    fn grant(&self, held: &Holding, grant: &mut Grant) {
+        let total = held.total("cpu");
+        if total.is_zero() {
+            return;
+        }
+        grant.limits.cpu = Some(total.to_f64());
+        grant.limits.cpuset =
+            held.devices("cpu").filter_map(|(core, _)| core.as_str().parse().ok()).collect();
+        grant.limits.cpuset.sort_unstable();
     }
 
-    fn attached(&self, _held: &Allocation) -> Vec<Value> {
+    fn attached(&self, _held: &Holding) -> Vec<Value> {
         Vec::new()
     }
+}
+
+/// Takes `wanted` from the cores with most room, and what there is no room for from the first.
+fn spread(wanted: Amount, room: &mut [(DeviceId, Amount)]) -> Vec<(DeviceId, Amount)> {
+    room.sort_by_key(|(_, left)| std::cmp::Reverse(*left));
+    let mut missing = wanted;
+    let mut taken = Vec::new();
+    for (core, left) in room.iter_mut().filter(|(_, left)| !left.is_zero()) {
+        if missing.is_zero() {
+            break;
+        }
+        let part = missing.min(*left);
+        *left = left.saturating_sub(part);
+        missing = missing.saturating_sub(part);
+        taken.push((core.clone(), part));
+    }
+    if !missing.is_zero() {
+        match (taken.first_mut(), room.first()) {
+            (Some((_, part)), _) => *part = part.saturating_add(missing),
+            (None, Some((core, _))) => taken.push((core.clone(), missing)),
+            (None, None) => taken.push((SHARED.into(), missing)),
+        }
+    }
+    taken
+}
+
+/// The NUMA node of each core.
+fn core_nodes(nodes: &Path) -> HashMap<u32, u32> {
+    let mut found = HashMap::new();
+    for entry in std::fs::read_dir(nodes).into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.strip_prefix("node")?.parse().ok());
+        let list = std::fs::read_to_string(entry.path().join("cpulist"));
+        if let (Some(node), Ok(list)) = (number, list) {
+            found.extend(parse_list(list.trim()).into_iter().map(|core| (core, node)));
+        }
+    }
+    found
 }
 
 /// Reads a list like `0-3,8`.
@@ -140,35 +165,82 @@ fn parse_list(list: &str) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn want(cores: &str) -> ResourceSlots {
-        [("cpu", cores.parse::<Amount>().unwrap())].into_iter().collect()
+    fn holding(devices: &[(&str, &str)]) -> Holding {
+        let mut held = Holding::new();
+        for (device, amount) in devices {
+            held.insert("cpu", *device, amount.parse::<Amount>().unwrap());
+        }
+        held
+    }
+
+    fn adopted<const N: usize>(plugin: &CpuPlugin, mut living: [Holding; N]) -> [Holding; N] {
+        plugin.adopt(&mut living.iter_mut().collect::<Vec<_>>());
+        living
     }
 
     #[test]
-    fn whole_cores_are_exclusive_while_they_last() {
-        let plugin = CpuPlugin::new(vec![0, 1, 4], 1, true);
-        let [whole, part, late] = std::array::from_fn(|_| KernelId::random());
-        let cpuset = |held: &Allocation| {
+    fn a_kernel_runs_on_the_cores_it_holds_under_a_quota() {
+        let limits = |held: &Holding| {
             let mut grant = Grant::default();
-            plugin.grant(held, &mut grant);
+            CpuPlugin::new(vec![0, 1, 12], 1, true).grant(held, &mut grant);
             (grant.limits.cpu, grant.limits.cpuset)
         };
-        assert_eq!(cpuset(&plugin.allocate(whole, &want("2")).unwrap()), (Some(2.0), vec![0, 1]));
-        assert_eq!(cpuset(&plugin.allocate(part, &want("0.5")).unwrap()), (Some(0.5), vec![]));
-        assert_eq!(plugin.allocate(late, &want("1")).unwrap_err().code(), code::OVER_CAPACITY);
-        plugin.release(whole);
-        let held = plugin.allocate(late, &want("1")).unwrap();
-        assert_eq!(cpuset(&held), (Some(1.0), vec![0]));
+        assert_eq!(limits(&holding(&[("12", "1"), ("1", "0.5")])), (Some(1.5), vec![1, 12]));
+        assert_eq!(limits(&holding(&[("shared", "3")])), (Some(3.0), vec![]));
+        assert_eq!(limits(&Holding::new()), (None, vec![]));
     }
 
     #[test]
-    fn what_was_held_before_a_restart_is_not_given_away() {
-        let plugin = CpuPlugin::new(vec![0, 1], 1, true);
-        let held = plugin.allocate(KernelId::random(), &want("1")).unwrap();
-        let again = CpuPlugin::new(vec![0, 1], 1, true);
-        again.restore(KernelId::random(), &held);
-        let other = again.allocate(KernelId::random(), &want("1")).unwrap();
-        assert_eq!(other.0["cpu"].keys().collect::<Vec<_>>(), ["1"]);
+    fn pinning_needs_cores_that_are_given_once() {
+        let devices =
+            |overcommit, pin| CpuPlugin::new(vec![3, 5], overcommit, pin).family().slots.remove(0).devices;
+        let ids: Vec<_> = devices(1, true).iter().map(|core| (core.id.to_string(), core.capacity)).collect();
+        assert_eq!(ids, [("3".into(), Amount::ONE), ("5".into(), Amount::ONE)]);
+        assert_eq!(devices(1, false), [Device::new("shared", 2)]);
+        assert_eq!(devices(4, true), [Device::new("shared", 8)]);
+    }
+
+    #[test]
+    fn shared_cores_of_earlier_kernels_are_found_beside_those_that_are_taken() {
+        let plugin = CpuPlugin::new(vec![0, 1, 2, 3], 1, true);
+        let [whole, shared, part, none] = adopted(
+            &plugin,
+            [
+                holding(&[("2", "1")]),
+                holding(&[("shared", "1.5")]),
+                holding(&[("shared", "0.5")]),
+                Holding::new(),
+            ],
+        );
+        assert_eq!(whole, holding(&[("2", "1")]));
+        assert_eq!(shared, holding(&[("0", "1"), ("1", "0.5")]));
+        assert_eq!(part, holding(&[("3", "0.5")]));
+        assert_eq!(none, Holding::new());
+        // More than there is stays whole, too.
+        let [much] = adopted(&plugin, [holding(&[("shared", "4.5")])]);
+        assert_eq!(much.total("cpu"), "4.5".parse().unwrap());
+        assert_eq!(much.amount("cpu", "0"), "1.5".parse().unwrap());
+    }
+
+    #[test]
+    fn cores_of_earlier_kernels_count_where_none_is_given_in_particular() {
+        let plugin = CpuPlugin::new(vec![0, 1], 2, true);
+        let [cores, none] = adopted(&plugin, [holding(&[("0", "1"), ("1", "0.5")]), Holding::new()]);
+        assert_eq!(cores, holding(&[("shared", "1.5")]));
+        assert_eq!(none, Holding::new());
+    }
+
+    #[test]
+    fn nodes_of_cores_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for (node, list) in [("node0", "0-1,4\n"), ("node2", "2-3\n"), ("possible", "7\n")] {
+            std::fs::create_dir(dir.path().join(node)).unwrap();
+            std::fs::write(dir.path().join(node).join("cpulist"), list).unwrap();
+        }
+        let mut found: Vec<_> = core_nodes(dir.path()).into_iter().collect();
+        found.sort_unstable();
+        assert_eq!(found, [(0, 0), (1, 0), (2, 2), (3, 2), (4, 0)]);
+        assert!(core_nodes(&dir.path().join("none")).is_empty());
     }
 
     #[test]

@@ -1,16 +1,13 @@
-use bai_core::error::{Error, Result, code};
-use bai_core::id::KernelId;
-use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType};
-use parking_lot::Mutex;
+use bai_core::slots::{SlotName, SlotType};
+use bai_scheduler::device::{Device, Family, Holding, SlotDevices};
 use serde_json::Value;
 
-use super::{Allocation, ComputePlugin, DeviceAmounts, Grant, Holdings, over_capacity};
+use super::{ComputePlugin, Grant};
 
-/// The slot `mem`: bytes of memory.
+/// The slot `mem`: bytes of memory, all from one device.
 #[derive(Debug)]
 pub struct MemPlugin {
     capacity: u64,
-    held: Mutex<Holdings>,
 }
 
 impl MemPlugin {
@@ -18,7 +15,7 @@ impl MemPlugin {
     pub fn new(total: u64, reserved: u64, align: u64, overcommit: u32) -> Self {
         let align = align.max(1);
         let usable = total.saturating_sub(reserved) / align * align;
-        Self { capacity: usable.saturating_mul(u64::from(overcommit.max(1))), held: Mutex::default() }
+        Self { capacity: usable.saturating_mul(u64::from(overcommit.max(1))) }
     }
 
     /// Memory of the host in bytes.
@@ -43,40 +40,16 @@ impl ComputePlugin for MemPlugin {
         vec![("mem".into(), SlotType::Bytes)]
     }
 
-    fn capacity(&self) -> ResourceSlots {
-        [("mem", self.capacity)].into_iter().collect()
+    fn family(&self) -> Family {
+        let root = Device::new("root", self.capacity);
+        Family::new("mem", vec![SlotDevices::discrete("mem", vec![root])])
     }
 
-    fn allocate(&self, kernel: KernelId, wanted: &ResourceSlots) -> Result<Allocation> {
-        let wanted = wanted.get("mem");
-        if wanted.to_u64().is_none() || !wanted.is_integer() {
-            return Err(Error::of(code::INVALID_SLOTS, "not a size in bytes").with("requested", wanted));
-        }
-        let mut held = self.held.lock();
-        let left = Amount::from(self.capacity).saturating_sub(held.total);
-        if wanted > left {
-            return Err(over_capacity("mem", wanted, left));
-        }
-        let devices: DeviceAmounts = [("root".to_owned(), wanted)].into_iter().collect();
-        held.put(kernel, devices.clone());
-        Ok(Allocation([("mem".into(), devices)].into_iter().collect()))
-    }
-
-    fn restore(&self, kernel: KernelId, held: &Allocation) {
-        if let Some(devices) = held.0.get("mem") {
-            self.held.lock().put(kernel, devices.clone());
-        }
-    }
-
-    fn release(&self, kernel: KernelId) {
-        self.held.lock().remove(kernel);
-    }
-
-    fn grant(&self, held: &Allocation, grant: &mut Grant) {
+    fn grant(&self, held: &Holding, grant: &mut Grant) {
         grant.limits.memory = held.total("mem").to_u64();
     }
 
-    fn attached(&self, _held: &Allocation) -> Vec<Value> {
+    fn attached(&self, _held: &Holding) -> Vec<Value> {
         Vec::new()
     }
 }
@@ -87,19 +60,9 @@ mod tests {
 
     #[test]
     fn capacity_is_rounded_down_after_the_reserve_is_taken_off() {
-        let plugin = MemPlugin::new(100, 10, 16, 1);
-        assert_eq!(plugin.capacity().get("mem"), Amount::from(80_u64));
-        assert_eq!(MemPlugin::new(5, 10, 16, 1).capacity().get("mem"), Amount::ZERO);
-    }
-
-    #[test]
-    fn memory_is_not_given_twice() {
-        let plugin = MemPlugin::new(100, 0, 1, 1);
-        let want = |bytes: u64| [("mem", bytes)].into_iter().collect::<ResourceSlots>();
-        let kernel = KernelId::random();
-        plugin.allocate(kernel, &want(60)).unwrap();
-        assert_eq!(plugin.allocate(KernelId::random(), &want(41)).unwrap_err().code(), code::OVER_CAPACITY);
-        plugin.release(kernel);
-        plugin.allocate(KernelId::random(), &want(100)).unwrap();
+        let capacity = |plugin: MemPlugin| plugin.family().slots[0].devices[0].capacity;
+        assert_eq!(capacity(MemPlugin::new(100, 10, 16, 1)), 80.into());
+        assert_eq!(capacity(MemPlugin::new(100, 10, 16, 3)), 240.into());
+        assert_eq!(capacity(MemPlugin::new(5, 10, 16, 1)), 0.into());
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::duplicate_mod)] // the Docker tests use the client of the process tests
 
 mod crash;
+mod devices;
 #[cfg(feature = "docker")]
 mod docker;
 mod process;

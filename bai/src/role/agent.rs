@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bai_agent_lib::AgentOptions;
+use bai_agent_lib::plugin::mock::MockPlugin;
 use bai_core::{Result, Secret};
 use bai_rpc::RemoteManager;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct AgentConfig {
     pub runtime: Runtime,
     /// How often each core is given away, 1 to 10. Default 1.
     pub cpu_overcommit: u32,
+    /// A `mock-accelerator.toml` with accelerators to pretend. Absent by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mock_accelerator: Option<PathBuf>,
 }
 
 impl Default for AgentConfig {
@@ -47,6 +51,7 @@ impl Default for AgentConfig {
             resource_group: "default".into(),
             runtime: Runtime::default(),
             cpu_overcommit: 1,
+            mock_accelerator: None,
         }
     }
 }
@@ -74,7 +79,11 @@ impl AgentRole {
         let bin = data.join("bin");
         options.runner = bai_krunner_bin::install(&bin).map_err(|cause| unusable(&bin, cause))?;
         let manager = Arc::new(RemoteManager::connect(&config.manager, &config.secret)?);
-        let node = Prepared::new(&config.runtime, options).await?.start(manager).await?;
+        let mut prepared = Prepared::new(&config.runtime, options).await?;
+        if let Some(file) = &config.mock_accelerator {
+            prepared = prepared.plugins(vec![Box::new(MockPlugin::open(file)?)]);
+        }
+        let node = prepared.start(manager).await?;
         Ok(Self { node, listener, secret: config.secret })
     }
 
@@ -87,5 +96,30 @@ impl AgentRole {
             bai_rpc::serve_agent(self.node.agent.clone(), self.listener, self.secret, shutdown).await;
         self.node.agent.shutdown().await;
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accelerators_are_pretended_as_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mock-accelerator.toml");
+        let config = AgentConfig {
+            data: dir.path().join("agent"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            manager: "127.0.0.1:1".into(), // nobody: reports are tried again and again
+            secret: "secret".to_owned().into(),
+            runtime: Runtime::Simulated,
+            mock_accelerator: Some(file.clone()),
+            ..AgentConfig::default()
+        };
+        let error = AgentRole::start(config.clone()).await.unwrap_err();
+        assert_eq!(error.code(), bai_core::error::code::CONFIG_INVALID);
+        let text = "slot_name = 'cuda'\ndevice_plugin_name = 'MockDevice'\ndevices = []\n";
+        std::fs::write(&file, text).unwrap();
+        AgentRole::start(config).await.unwrap().node.agent.shutdown().await;
     }
 }
