@@ -245,6 +245,7 @@ fn empty_spec() -> KernelSpec {
         preopen_ports: Vec::new(),
         startup_command: None,
         batch_timeout: None,
+        cluster: None,
     }
 }
 

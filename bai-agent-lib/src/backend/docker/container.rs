@@ -207,6 +207,7 @@ mod tests {
             image_labels: [(SERVICE_PORTS.to_owned(), "web:http:8080,x:tcp:[9000,9001]".to_owned())].into(),
             ports: vec![(8080, 30000), (9001, 30001), (900, 30002)],
             uid_gid: (1000, 1000),
+            cluster: None,
         }
     }
 

@@ -93,6 +93,7 @@ impl Host {
             image_labels: [("ai.backend.runtime-type".to_owned(), runtime.as_str().to_owned())].into(),
             ports: Vec::new(),
             uid_gid: (1000, 1000),
+            cluster: None,
         }
     }
 
