@@ -210,7 +210,9 @@ impl Inner {
             if matches!(failure, Failure::Refused(..)) {
                 let _ = self.delete(&id, true).await;
             }
-            return Err(Error::from(failure).with("kernel", spec.kernel.id));
+            let error =
+                if network::is_awaited(spec, &failure) { network::never_made() } else { failure.into() };
+            return Err(error.with("kernel", spec.kernel.id));
         }
         Ok(Started {
             kernel: spec.kernel,

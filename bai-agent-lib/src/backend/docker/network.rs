@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bai_core::error::{Error, ErrorKind, Result};
+use bai_core::error::{Error, ErrorKind, Result, code};
 use bai_core::id::SessionId;
 use bai_core::port::backend::StartSpec;
 use bai_core::port::cluster::ClusterNetwork;
@@ -59,8 +59,7 @@ impl Networks {
     pub(super) async fn make(&self, engine: &Engine, owner: &str, spec: &StartSpec) -> Result<()> {
         let Some(cluster) = &spec.cluster else { return Ok(()) };
         let _making = self.making.lock().await;
-        let known = find(engine, &format!("{SESSION}={}", spec.session)).await?;
-        if known.iter().any(|network| network.name.as_deref() == Some(&*cluster.name)) {
+        if is_there(engine, spec.session, cluster).await? {
             return Ok(());
         }
         if cluster.mode == ClusterMode::MultiNode && !makes_overlays(engine).await? {
@@ -68,12 +67,12 @@ impl Networks {
             return Ok(());
         }
         let request = definition(owner, spec.session, cluster);
-        match engine.call(engine.docker.create_network(request)).await {
-            Ok(_) => Ok(()),
-            // The agent of another kernel was faster.
-            Err(failure) if failure.is_conflict() => Ok(()),
-            Err(failure) => Err(Error::from(failure).with("network", &cluster.name)),
+        let Err(failure) = engine.call(engine.docker.create_network(request)).await else { return Ok(()) };
+        // The agent of another kernel may have been faster.
+        if is_there(engine, spec.session, cluster).await.unwrap_or(false) {
+            return Ok(());
         }
+        Err(Error::from(failure).with("network", &cluster.name))
     }
 
     /// Removes the network of a session in which no container is left. It is not waited for one that is being started: its
@@ -136,11 +135,24 @@ pub(super) fn is_awaited(spec: &StartSpec, failure: &Failure) -> bool {
         if message.contains(&*cluster.name) && (message.contains("not found") || message.contains("could not find")))
 }
 
+/// The error for a network that was [awaited](is_awaited) in vain.
+pub(super) fn never_made() -> Error {
+    Error::of(
+        code::BACKEND_FAILED,
+        "no manager of the swarm has made the network of the session: one of its kernels must be on a manager",
+    )
+}
+
 /// Our networks with another label.
 async fn find(engine: &Engine, label: &str) -> Result<Vec<Network>, Failure> {
     let labels = vec![format!("{CLUSTER}=1"), label.to_owned()];
     let options = ListNetworksOptions { filters: Some(HashMap::from([("label".to_owned(), labels)])) };
     engine.call(engine.docker.list_networks(Some(options))).await
+}
+
+async fn is_there(engine: &Engine, session: SessionId, cluster: &ClusterNetwork) -> Result<bool, Failure> {
+    let known = find(engine, &format!("{SESSION}={session}")).await?;
+    Ok(known.iter().any(|network| network.name.as_deref() == Some(&*cluster.name)))
 }
 
 fn session_of(network: &Network) -> Option<SessionId> {
