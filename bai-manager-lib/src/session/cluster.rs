@@ -84,8 +84,11 @@ mod tests {
     /// Released managers have given out such keys: a restart with the next one must find the same.
     #[test]
     fn the_derivation_never_changes() {
-        let session = "0b5ad5f4-1c4e-4b7a-9d5c-3d1f0a2b4c6d".parse().unwrap();
-        assert_eq!(keys(session, SECRET).public_key, "");
+        let session: SessionId = "0b5ad5f4-1c4e-4b7a-9d5c-3d1f0a2b4c6d".parse().unwrap();
+        let public = keys(session, SECRET).public_key;
+        let expected =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP2lR5AUUwSjpi3ClTo48ppEj7fxIZTsXeEbJ60aYM/h session ";
+        assert_eq!(public, format!("{expected}{session}"));
     }
 
     #[test]
