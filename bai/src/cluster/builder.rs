@@ -81,7 +81,7 @@ impl Builder {
         let dialer = Arc::new(LocalDialer::default());
         // Only now: the store is ours alone, and with it the kernels of this directory.
         let prepared = prepare_node(&data, &self.runtime, self.cpu_overcommit);
-        let started = start_manager(backends(&store, key), dialer.clone(), secrets.admin_password);
+        let started = Box::pin(start_manager(backends(&store, key), dialer.clone(), secrets.admin_password));
         let (prepared, (manager, keypair)) = tokio::try_join!(prepared, started)?;
         let (registration, registered) = Registration::new(manager.clone());
         let node = prepared.start(Arc::new(registration)).await?;

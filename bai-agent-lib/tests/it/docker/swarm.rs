@@ -198,7 +198,7 @@ async fn kernels_on_two_engines_share_an_overlay() {
 
     let wanted = |report: &KernelReport| matches!(report.stage, KernelStage::Failed { .. });
     let report =
-        tokio::time::timeout(Duration::from_secs(60), worker.manager.kernel(lost.kernel, wanted)).await;
+        tokio::time::timeout(Duration::from_mins(1), worker.manager.kernel(lost.kernel, wanted)).await;
     let KernelStage::Failed { message, .. } = report.unwrap().stage else { unreachable!() };
     assert!(message.contains("no manager of the swarm"), "{message}");
     drop((manager, worker));

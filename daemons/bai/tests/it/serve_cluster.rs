@@ -85,7 +85,7 @@ async fn keys(session: &Session) -> String {
 async fn said(session: &Session, code: &str) -> String {
     let answer = tokio::time::timeout(Duration::from_mins(1), session.run(code)).await.unwrap().unwrap();
     assert_eq!(answer.exit_code, 0, "{answer:?}");
-    answer.stdout().to_owned()
+    answer.stdout()
 }
 
 /// How many networks the server's sessions have on the engine.
