@@ -40,6 +40,7 @@ class Edges(unittest.TestCase):
     def test_the_test_kit_is_for_tests(self):
         self.assertEqual(edges(bai_core=[("bai-testkit", "dev")], bai_testkit=["bai-core"]), [])
         self.assertEqual(len(edges(bai_core=["bai-testkit"], bai_testkit=["bai-core"])), 1)
+        self.assertEqual(edges(bai_bench=["bai-testkit"], bai_testkit=["bai-core"]), [])
         self.assertEqual(len(edges(bai_testkit=["bai-store"], bai_store=[])), 1)
 
     def test_a_new_crate_needs_a_place(self):

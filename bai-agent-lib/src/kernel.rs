@@ -230,6 +230,7 @@ impl Kernel {
             stage: inner.stage(host),
             batch: record.batch.as_ref().and_then(|batch| batch.outcome.clone()),
             stats: inner.live.stats.clone(),
+            unused_ms: Some(u64::try_from(self.runs.unused_for().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }

@@ -92,6 +92,10 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Follow the events of a session, or of all.
     Events(Events),
+    /// List the sessions that wait, in the order in which they are served.
+    Queue(Queue),
+    /// Tell why a session waits.
+    Explain(One),
     /// List the images that sessions can be created from.
     Images,
     /// List the agents.
@@ -181,6 +185,13 @@ pub(crate) struct Run {
     /// End the session when the run has ended.
     #[arg(long)]
     pub(crate) rm: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Queue {
+    /// Only the queue of this resource group.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) scaling_group: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod files;
 mod local;
+mod queue;
 mod run;
 mod session;
 
@@ -38,6 +39,8 @@ async fn on_cluster(command: Command, connection: &Connection, output: Output) -
         Command::Restart(args) => return session::restart(args, client, output).await,
         Command::Logs(args) => session::logs(&args, client, output).await,
         Command::Events(args) => session::events(&args, client, output).await,
+        Command::Queue(args) => queue::queue(&args, client, output).await,
+        Command::Explain(args) => queue::explain(&args, client, output).await,
         Command::Images => session::images(client, output).await,
         Command::Agents => session::agents(client, output).await,
         Command::Upload(args) => files::upload(args, client, output).await,

@@ -19,6 +19,7 @@
 mod client;
 mod events;
 mod graphql;
+mod queue;
 mod reply;
 mod run;
 mod session;
@@ -27,6 +28,7 @@ mod transport;
 pub use client::{Client, Credentials};
 pub use events::{EventStream, ServerEvent};
 pub use graphql::{AgentRow, ImageRow, SessionRow};
+pub use queue::{Explained, QueuedSession, WaitDetail};
 pub use reply::ServerInfo;
 pub use run::{RunOutput, RunStep};
 pub use session::{Created, NewSession, Session, Upload};

@@ -1,6 +1,6 @@
 //! Images: what sessions can be started from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +77,17 @@ impl ImageService {
     pub(crate) async fn find(&self, name: &str, architecture: &str) -> Option<Image> {
         let images = self.list().await.ok()?;
         images.iter().find(|image| image.name == name && image.architecture == architecture).cloned()
+    }
+
+    /// The names of the images that each agent has.
+    pub(crate) async fn by_agent(&self) -> Result<HashMap<AgentId, BTreeSet<String>>> {
+        let mut images = HashMap::<AgentId, BTreeSet<String>>::new();
+        for image in self.list().await?.iter() {
+            for agent in self.agents_with(&image.name).await?.iter() {
+                images.entry(agent.clone()).or_default().insert(image.name.clone());
+            }
+        }
+        Ok(images)
     }
 
     /// The agents that have the image.

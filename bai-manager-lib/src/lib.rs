@@ -14,9 +14,11 @@
 pub mod agent;
 pub mod gateway;
 pub mod identity;
+pub mod idle;
 pub mod image;
 pub mod manager;
 pub mod reconcile;
+mod scheduling;
 pub mod session;
 
 pub use identity::{IdentityService, Scope};

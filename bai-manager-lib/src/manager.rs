@@ -21,9 +21,10 @@ use self::core::{Core, DirtyGroups, Doubt};
 use self::tasks::Tasks;
 use crate::agent::{AgentDialer, AgentService, AgentTable};
 use crate::identity::IdentityService;
+use crate::idle::IdleBook;
 use crate::image::ImageService;
 use crate::reconcile::callback::Notice;
-use crate::reconcile::{callback, follow, leader, publish, resync, schedule, sweep};
+use crate::reconcile::{callback, follow, idle, leader, publish, resync, schedule, sweep};
 use crate::session::SessionService;
 use crate::session::commit::{self, Committer, Job};
 use crate::session::registry::Registry;
@@ -104,6 +105,8 @@ impl Manager {
             images: ImageService::new(backends.images.clone()),
             identities: IdentityService::new(backends.clone(), options.identity_cache),
             groups: DirtyGroups::default(),
+            inbox: crate::scheduling::Inbox::default(),
+            sokovan: crate::scheduling::Groups::default(),
             queues: crate::reconcile::queue::AgentQueues::default(),
             tasks: Tasks::default(),
             hub: broadcast::channel(EVENT_BACKLOG).0,
@@ -112,6 +115,7 @@ impl Manager {
             leader: AtomicBool::new(false),
             doubt: Doubt::default(),
             queries: parking_lot::Mutex::default(),
+            idle: IdleBook::default(),
             backends,
             options,
         });
@@ -163,6 +167,7 @@ impl Manager {
         tasks.spawn(publish::sweep(core.clone()));
         tasks.spawn(schedule::run(core.clone()));
         tasks.spawn(sweep::run(core.clone()));
+        tasks.spawn(idle::run(core.clone()));
         tasks.spawn(resync::run(core.clone()));
         tasks.spawn(leader::run(core.clone()));
     }

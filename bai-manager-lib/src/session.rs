@@ -11,6 +11,7 @@ mod modify;
 mod name;
 mod request;
 mod resources;
+mod waiting;
 
 pub(crate) mod commit;
 pub(crate) mod event;
@@ -20,15 +21,17 @@ pub(crate) mod spec;
 
 use std::sync::Arc;
 
-use bai_core::execution::KernelStats;
+use bai_core::port::agent::KernelReport;
 use bai_core::port::store::{Page, SessionEvent, SessionQuery};
-use bai_core::{KernelId, Result, Session, SessionId};
+use bai_core::{Kernel, Result, Session, SessionId};
 
+use crate::idle::IdleChecks;
 use crate::manager::core::Core;
 
 pub use request::{
     CreateOutcome, CreateSession, DependencyNode, DestroyOutcome, SessionMatch, SessionServices,
 };
+pub use waiting::WaitingSession;
 
 /// The operations on sessions. A *reference* is a session id or an exact name among the owner's sessions.
 ///
@@ -67,11 +70,15 @@ impl SessionService {
         self.core.backends.sessions.history(id).await
     }
 
-    /// The latest statistics of a living kernel.
-    pub fn live_stats(&self, kernel: KernelId) -> Option<KernelStats> {
-        let session = self.core.registry.by_kernel(kernel)?;
-        let agent = session.kernel(kernel)?.agent.clone()?;
-        self.core.agents.kernel_stats(&agent, kernel)
+    /// What its agent last said about a living kernel, its latest statistics among it.
+    pub fn last_report(&self, kernel: &Kernel) -> Option<Arc<KernelReport>> {
+        let agent = kernel.agent.as_ref().filter(|_| !kernel.status.is_dead())?;
+        self.core.agents.last_report(agent, kernel.id)
+    }
+
+    /// What the idle checkers say about a session; empty for one that does not run.
+    pub fn idle_checks(&self, session: &Session) -> IdleChecks {
+        if session.status.is_running() { self.core.idle.checks(session.id) } else { IdleChecks::new() }
     }
 
     /// How many snippets and batches this manager has run in the session since it lives.

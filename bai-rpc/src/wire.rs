@@ -201,6 +201,7 @@ mod tests {
             stage,
             batch: None,
             stats: Some([("mem".to_owned(), json!({"current": "1"}))].into_iter().collect()),
+            unused_ms: Some(7),
         }
     }
 

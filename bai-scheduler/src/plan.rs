@@ -1,64 +1,96 @@
-//! One pass over a resource group.
+//! What a pass decides.
 
-use bai_core::{AgentId, SessionId};
+use std::sync::Arc;
 
-use crate::place::Room;
-use crate::select::{Dispersed, Selector, SlotOrder};
-use crate::sequence::{Fifo, Sequencer, ordered};
-use crate::snapshot::Snapshot;
-use crate::validate::{Reasons, Refusal, validate};
+use bai_core::{AgentId, SessionId, Timestamp};
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
 
-/// How a group wants to be scheduled.
-#[derive(Debug)]
-pub struct Rules<'a> {
-    /// Who comes first.
-    pub sequencer: &'a dyn Sequencer,
-    /// Which agent.
-    pub selector: &'a dyn Selector,
-    /// Importance of slots.
-    pub order: SlotOrder,
-}
+use crate::explain::Explanation;
 
-impl Default for Rules<'_> {
-    /// First come first served, spread over the agents.
-    fn default() -> Self {
-        Self { sequencer: &Fifo, selector: &Dispersed, order: SlotOrder::default() }
-    }
-}
-
-/// What to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The decisions of one pass. The group takes it for granted that they are carried out; what is not must be reported with
+/// [`Delta::Requeued`](crate::Delta::Requeued) (a placement that lost a race), which frees what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// Sessions to start, in the order they were served, with one agent per kernel.
-    pub placements: Vec<(SessionId, Vec<AgentId>)>,
-    /// All others, with reasons.
-    pub unplaced: Vec<(SessionId, Reasons)>,
+    /// Sessions to start, in the order they were served.
+    pub placements: Vec<Placement>,
+    /// Room kept for sessions that wait, in the order they were served. It informs: nothing has to be done.
+    pub reservations: Vec<Reservation>,
+    /// Sessions to push out.
+    pub preemptions: Vec<Preempted>,
+    /// Waiting sessions that can never start and are to be cancelled.
+    pub cancellations: Vec<Cancellation>,
+    /// Waiting sessions of which there is news: they are new, or wait for another reason than before.
+    pub unplaced: Vec<Unplaced>,
+    /// When the next pass is due even if nothing happens before.
+    pub wake_at: Option<Timestamp>,
 }
 
-/// Decides about every pending session of the snapshot.
-pub fn plan(snapshot: &Snapshot, rules: &Rules<'_>) -> Plan {
-    let mut plan = Plan::default();
-    let mut quotas = snapshot.quotas.clone();
-    let mut room = Room::new(&snapshot.agents);
-    for session in ordered(&snapshot.pending, rules.sequencer) {
-        let decision = validate(session, &quotas, snapshot.now).and_then(|passed| {
-            room.place(session, rules).map_err(|message| Reasons {
-                refusal: Refusal::NoAgent,
-                failed: Vec::new(),
-                passed,
-                message,
-            })
-        });
-        match decision {
-            Ok(agents) => {
-                quotas.charge(session);
-                plan.placements.push((session.id, agents));
-            }
-            Err(reasons) => plan.unplaced.push((session.id, reasons)),
-        }
+/// A session that gets its agents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The session.
+    pub session: SessionId,
+    /// One agent per kernel.
+    pub agents: Vec<AgentId>,
+}
+
+/// Room that is kept for a session that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The session.
+    pub session: SessionId,
+    /// The agents on which room is kept, in the order of the ids.
+    pub agents: Vec<AgentId>,
+    /// When it can start at the latest, if the ends of the sessions in its way are known.
+    pub starts_at: Option<Timestamp>,
+}
+
+/// Sessions that have to go so that another one can start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preempted {
+    /// The one that gets the room. It holds it from now on and is placed as soon as the victims have ended.
+    pub beneficiary: SessionId,
+    /// One agent per kernel of the beneficiary.
+    pub agents: Vec<AgentId>,
+    /// Those that go.
+    pub victims: Vec<SessionId>,
+    /// How long they have to end by themselves.
+    #[serde(with = "seconds")]
+    pub grace: TimeDelta,
+}
+
+/// A session that can never start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// The session.
+    pub session: SessionId,
+    /// Short reason for programs.
+    pub reason: String,
+    /// The reason in words.
+    pub message: String,
+}
+
+/// A session that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unplaced {
+    /// The session.
+    pub session: SessionId,
+    /// Place in the queue from 0; `None` for a session that is not in it yet (start time, dependencies).
+    pub position: Option<u32>,
+    /// Why; sessions with the same request and owner share it.
+    pub explanation: Arc<Explanation>,
+}
+
+mod seconds {
+    use chrono::TimeDelta;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(delta: &TimeDelta, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(delta.num_seconds())
     }
-    plan
-}
 
-#[cfg(test)]
-mod tests;
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TimeDelta, D::Error> {
+        i64::deserialize(deserializer).map(TimeDelta::seconds)
+    }
+}

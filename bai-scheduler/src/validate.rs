@@ -1,89 +1,215 @@
-//! The checks a session passes before an agent is looked for (spec scheduler.md, section 8). All of them run; their names
-//! and texts are what clients show.
+//! The checks a session passes before an agent is looked for (spec scheduler.md, section 8). All of them run and all
+//! failures are told; their names and texts are what clients show.
+//!
+//! | name | passes when |
+//! |---|---|
+//! | `reserved_time` | the start time has come |
+//! | `dependencies` | all sessions it depends on have succeeded |
+//! | `concurrency` | the keypair may have one more session |
+//! | `keypair_resource_limit`, `user_resource_limit`, `user_group_resource_limit`, `domain_resource_limit` | usage and request together are within the limit |
+//! | `session_type` | the group takes sessions of this type |
+//! | `architecture` | kernels that share an agent are of one architecture |
+//! | `image_limits` | each kernel asks for what its image needs, and not for more than it takes |
+//!
+//! Private sessions are not held to limits on amounts, only to their own number. A check of one's own is a [`Validator`].
 
-use bai_core::Timestamp;
-use bai_core::slots::ResourceSlots;
+use std::fmt;
+
+use bai_core::slots::Amount;
 use bai_core::status::SessionType;
+use bai_core::{SessionId, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use crate::quota::{Holder, Quota, Quotas};
-use crate::snapshot::{Dependency, DependencyState, Pending};
+use crate::accounts::{Account, AccountNo, Accounts};
+use crate::model::{Dependency, DependencyState, Holder};
+use crate::options::Options;
+use crate::queue::Extras;
+use crate::request::Request;
+use crate::slots::SlotTable;
 
-/// Why a session was not placed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reasons {
-    /// What kind of obstacle it was.
-    pub refusal: Refusal,
-    /// Checks that failed.
-    pub failed: Vec<Failure>,
-    /// Names of the checks that passed.
-    pub passed: Vec<&'static str>,
-    /// The obstacle in one sentence.
-    pub message: String,
+/// A check of one's own. It runs in every pass for every session that passes the built-in checks, so it should be quick;
+/// a session that it refuses does not hold up the others.
+pub trait Validator: fmt::Debug + Send + Sync {
+    /// Name, as clients show it.
+    fn name(&self) -> &str;
+
+    /// Whether the session may start now.
+    ///
+    /// # Errors
+    /// The reason in words when it may not.
+    fn check(&self, session: &Candidate<'_>) -> Result<(), String>;
 }
 
-/// Kinds of obstacles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// A check failed; it may pass later.
-    Checks,
-    /// No agent has room, or none fits at all.
-    NoAgent,
-    /// It can never be started: something it depends on has failed.
-    Hopeless,
+/// A session that might start now, as a validator sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Identity.
+    pub id: SessionId,
+    /// Its priority.
+    pub priority: i32,
+    /// When it was enqueued.
+    pub created_at: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+    pub(crate) request: &'a Request,
+    pub(crate) accounts: [&'a Account; 4],
+    pub(crate) table: &'a SlotTable,
+}
+
+impl Candidate<'_> {
+    /// Its type.
+    pub fn session_type(&self) -> SessionType {
+        self.request.session_type()
+    }
+
+    /// Whether it is a helper session of the system.
+    pub fn private(&self) -> bool {
+        self.request.private()
+    }
+
+    /// How many kernels it has.
+    pub fn kernels(&self) -> usize {
+        self.request.kernels.len()
+    }
+
+    /// What all its kernels ask for of a slot.
+    pub fn requested(&self, slot: &str) -> Amount {
+        let slot = self.table.find(slot);
+        slot.map_or(Amount::ZERO, |slot| self.table.amount(slot, self.request.total.of(slot)))
+    }
+
+    /// Its keypair, user, project and domain.
+    pub fn holders(&self) -> [&Holder; 4] {
+        self.accounts.map(|account| &account.holder)
+    }
+
+    /// What each of [`Candidate::holders`] uses of a slot, in all resource groups.
+    pub fn used(&self, slot: &str) -> [Amount; 4] {
+        let slot = self.table.find(slot);
+        self.accounts
+            .map(|account| slot.map_or(Amount::ZERO, |slot| self.table.amount(slot, account.used_of(slot))))
+    }
 }
 
 /// A check that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Name of the check.
-    pub name: &'static str,
+    pub name: String,
     /// Why, in words.
     pub message: String,
 }
 
-type Outcome = (&'static str, Option<String>);
+/// What came of all checks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcomes {
+    pub(crate) passed: Vec<String>,
+    pub(crate) failed: Vec<Failure>,
+}
 
-/// The names of the passed checks, or the reasons of a refusal.
-pub(crate) fn validate(
-    session: &Pending,
-    quotas: &Quotas,
-    now: Timestamp,
-) -> Result<Vec<&'static str>, Reasons> {
-    let mut outcomes = vec![
-        ("reserved_time", reserved_time(session, now)),
-        ("dependencies", dependencies(session)),
-        ("concurrency", concurrency(session, quotas)),
-    ];
-    outcomes.extend(amounts(session, quotas));
-
-    let passed = outcomes.iter().filter(|(_, failure)| failure.is_none()).map(|(name, _)| *name).collect();
-    let failed: Vec<_> = outcomes
-        .into_iter()
-        .filter_map(|(name, failure)| Some(Failure { name, message: failure? }))
-        .collect();
-    if failed.is_empty() {
-        return Ok(passed);
+impl Outcomes {
+    fn add(&mut self, name: &str, failure: Option<String>) {
+        match failure {
+            Some(message) => self.failed.push(Failure { name: name.to_owned(), message }),
+            None => self.passed.push(name.to_owned()),
+        }
     }
-    let refusal = if is_hopeless(session) { Refusal::Hopeless } else { Refusal::Checks };
-    let message = failed.iter().map(|failure| failure.message.as_str()).collect::<Vec<_>>().join("; ");
-    Err(Reasons { refusal, failed, passed, message })
 }
 
-fn is_hopeless(session: &Pending) -> bool {
-    session.dependencies.iter().any(|dependency| dependency.state == DependencyState::Failed)
+/// What the checks look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checks<'a> {
+    pub(crate) accounts: &'a Accounts,
+    pub(crate) table: &'a SlotTable,
+    pub(crate) options: &'a Options,
+    pub(crate) now: i64,
 }
 
-fn reserved_time(session: &Pending, now: Timestamp) -> Option<String> {
-    let early =
-        session.session_type == SessionType::Batch && session.starts_at.is_some_and(|start| now < start);
-    early.then(|| "Before start time".to_owned())
+impl<'a> Checks<'a> {
+    /// The first limit that a request of an owner exceeds; the quick form.
+    pub(crate) fn exceeded(&self, owner: u32, request: &Request) -> Option<AccountNo> {
+        let accounts = self.accounts.owner(owner);
+        let keypair = self.accounts.get(accounts.keypair);
+        if too_many(keypair, request.private()).is_some() {
+            return Some(accounts.keypair);
+        }
+        if request.private() {
+            return None;
+        }
+        let exceeds = |number: &AccountNo| self.accounts.get(*number).first_excess(&request.total).is_some();
+        accounts.limited().into_iter().find(exceeds)
+    }
+
+    /// Whether anything is wrong with the request itself, whoever asks and whenever.
+    pub(crate) fn flawed(&self, request: &Request) -> bool {
+        !request.flaws.is_empty() || self.wrong_type(request).is_some()
+    }
+
+    fn wrong_type(&self, request: &Request) -> Option<String> {
+        let kind = request.session_type();
+        let taken = request.private() || self.options.allowed_types.contains(&kind);
+        (!taken).then(|| format!("The resource group does not take {kind} sessions"))
+    }
+
+    /// Every check, in words.
+    pub(crate) fn all(
+        &self,
+        candidate: &Candidate<'a>,
+        owner: u32,
+        request: &Request,
+        extras: Option<&Extras>,
+    ) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        let early = extras.and_then(|extras| extras.starts_at).is_some_and(|start| self.now < start);
+        outcomes.add("reserved_time", early.then(|| "Before start time".to_owned()));
+        outcomes.add("dependencies", extras.and_then(|extras| waiting(&extras.dependencies)));
+        let accounts = self.accounts.owner(owner);
+        outcomes.add("concurrency", too_many(self.accounts.get(accounts.keypair), request.private()));
+        for number in accounts.limited() {
+            let account = self.accounts.get(number);
+            let excess = if request.private() { None } else { self.excess(account, request) };
+            outcomes.add(account.holder.check_name(), excess);
+        }
+        outcomes.add("session_type", self.wrong_type(request));
+        for name in ["architecture", "image_limits"] {
+            let flaws: Vec<_> = request.flaws.iter().filter(|(check, _)| *check == name).collect();
+            let message = flaws.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; ");
+            outcomes.add(name, (!flaws.is_empty()).then_some(message));
+        }
+        for validator in &self.options.validators {
+            outcomes.add(validator.name(), validator.check(candidate).err());
+        }
+        outcomes
+    }
+
+    fn excess(&self, account: &Account, request: &Request) -> Option<String> {
+        let (slot, asked) = account.first_excess(&request.total)?;
+        let text = |units| self.table.text(slot, units);
+        Some(format!(
+            "Your {} resource quota is exceeded. ({}: {} asked, {} in use, limit {})",
+            account.holder.title(),
+            self.table.name(slot),
+            text(asked),
+            text(account.used_of(slot)),
+            text(account.limit_of(slot)),
+        ))
+    }
 }
 
-fn dependencies(session: &Pending) -> Option<String> {
+fn too_many(keypair: &Account, private: bool) -> Option<String> {
+    let most = keypair.max_sessions(private);
+    let full = most > 0 && keypair.sessions(private) >= most;
+    let kind = if private { "concurrent SFTP sessions" } else { "concurrent sessions" };
+    full.then(|| format!("You cannot run more than {most} {kind}"))
+}
+
+fn waiting(dependencies: &[Dependency]) -> Option<String> {
     let list = |state: DependencyState| {
-        let in_state = |dependency: &&Dependency| dependency.state == state;
-        let name = |dependency: &Dependency| format!("{} ({})", dependency.name, dependency.id);
-        session.dependencies.iter().filter(in_state).map(name).collect::<Vec<_>>().join(", ")
+        let named = dependencies.iter().filter(|dependency| dependency.state == state);
+        named
+            .map(|dependency| format!("{} ({})", dependency.name, dependency.id))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let failed = list(DependencyState::Failed);
     if !failed.is_empty() {
@@ -91,30 +217,4 @@ fn dependencies(session: &Pending) -> Option<String> {
     }
     let waiting = list(DependencyState::Waiting);
     (!waiting.is_empty()).then(|| format!("Waiting dependency sessions to finish as success. ({waiting})"))
-}
-
-fn concurrency(session: &Pending, quotas: &Quotas) -> Option<String> {
-    let count = quotas.sessions.get(&session.access_key)?;
-    let full = count.most > 0 && count.used >= count.most;
-    full.then(|| format!("You cannot run more than {} concurrent sessions", count.most))
-}
-
-fn amounts(session: &Pending, quotas: &Quotas) -> Vec<Outcome> {
-    let requested = session.requested();
-    let check = |holder: Holder| {
-        let excess = quotas.amounts.get(&holder).and_then(|quota| first_excess(&requested, quota));
-        let message =
-            excess.map(|excess| format!("Your {} resource quota is exceeded. ({excess})", holder.title()));
-        (holder.check_name(), message)
-    };
-    Holder::of(session).into_iter().map(check).collect()
-}
-
-/// The first slot over the limit, in words. Amounts of zero never count.
-fn first_excess(requested: &ResourceSlots, quota: &Quota) -> Option<String> {
-    let nonzero = requested.iter().filter(|(_, amount)| !amount.is_zero());
-    nonzero
-        .map(|(name, amount)| (name, *amount, quota.used.get(name.as_str()), quota.limit.of(name.as_str())))
-        .find(|(_, asked, used, limit)| asked.saturating_add(*used) > *limit)
-        .map(|(name, asked, used, limit)| format!("{name}: {asked} asked, {used} in use, limit {limit}"))
 }

@@ -36,7 +36,7 @@ arg_from! {
     &'a String, value => Self::Text(Cow::Borrowed(value));
     String, value => Self::Text(Cow::Owned(value));
     Cow<'a, str>, value => Self::Text(value);
-    Option<Cow<'a, str>>, value => Self::OptText(value);
+    Option<&'a str>, value => Self::OptText(value.map(Cow::Borrowed));
     Option<String>, value => Self::OptText(value.map(Cow::Owned));
     i64, value => Self::Int(value);
     Option<i64>, value => Self::OptInt(value);
@@ -223,6 +223,15 @@ impl Db {
 }
 
 impl Tx {
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => Dialect::Sqlite,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
     /// Runs a statement that changes rows; how many it changed.
     pub(crate) async fn execute(&mut self, sql: Sql, args: &[Arg<'_>]) -> Result<u64> {
         match self.try_execute(sql, args).await? {

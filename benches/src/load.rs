@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bai::{Credentials, Error, ErrorKind, Result};
+use bai_client::Credentials;
 use bai_core::signing::{RequestToSign, VersionHeader, format_date};
-use bai_core::{Clock, SystemClock};
+use bai_core::{Clock, Error, ErrorKind, Result, SystemClock};
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

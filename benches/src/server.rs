@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bai::{Credentials, Error, ErrorKind, Result};
+use bai_client::Credentials;
+use bai_core::{Error, ErrorKind, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;

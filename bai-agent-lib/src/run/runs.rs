@@ -61,6 +61,8 @@ struct State {
     received: u64,
     /// The kernel is being ended.
     closing: bool,
+    /// When code last ran, or the kernel was taken on.
+    used: Instant,
 }
 
 #[derive(Debug)]
@@ -171,7 +173,13 @@ impl Run {
 
 impl Runs {
     pub(crate) fn new(limits: RunsLimits) -> Self {
-        let state = State { runs: IndexMap::new(), boot: Arc::from(""), received: 0, closing: false };
+        let state = State {
+            runs: IndexMap::new(),
+            boot: Arc::from(""),
+            received: 0,
+            closing: false,
+            used: Instant::now(),
+        };
         Self { limits, state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -181,6 +189,7 @@ impl Runs {
         if state.runs.contains_key(id) {
             return None;
         }
+        state.used = Instant::now();
         state.runs.insert(id.to_owned(), Run::new());
         state.evict(&self.limits);
         Some(send())
@@ -254,6 +263,7 @@ impl Runs {
         state.received = seq;
         let closing = state.closing;
         let Some(id) = run_of(event).filter(|id| *id != BATCH_RUN) else { return };
+        state.used = Instant::now();
         let run = state.run(id, &self.limits);
         match event {
             Event::WaitingInput { is_password, .. } => {
@@ -301,6 +311,15 @@ impl Runs {
             run.finish(VANISHED);
         }
         self.changed.notify_waiters();
+    }
+
+    /// How long no code has run: zero while a run goes on and does not wait for input.
+    pub(crate) fn unused_for(&self) -> Duration {
+        let mut state = self.state.lock();
+        if state.runs.values().any(|run| run.exit.is_none() && run.waiting.is_none()) {
+            state.used = Instant::now();
+        }
+        state.used.elapsed()
     }
 
     /// Up to which frame the runner may forget, and of which of its starts.

@@ -165,6 +165,25 @@ async fn a_new_agent_learns_from_replayed_frames_and_status() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kernel_is_in_use_while_code_runs_and_does_not_wait_for_input() {
+    let pause = Duration::from_mins(1);
+    let runs = runs(RunsLimits::default());
+    tokio::time::advance(pause).await;
+    assert_eq!(runs.unused_for(), pause, "since it was taken on");
+    runs.begin("a", || ()).unwrap();
+    tokio::time::advance(pause).await;
+    assert_eq!(runs.unused_for(), Duration::ZERO);
+    runs.event(1, &Event::WaitingInput { run_id: "a".into(), is_password: false });
+    tokio::time::advance(pause).await;
+    assert_eq!(runs.unused_for(), pause);
+    runs.answer("a", || ()).unwrap();
+    assert_eq!(runs.unused_for(), Duration::ZERO);
+    runs.event(2, &finished("a", 0));
+    tokio::time::advance(pause).await;
+    assert_eq!(runs.unused_for(), pause);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_kept_for_later_when_the_kernel_is_being_ended() {
     let runs = runs(RunsLimits::default());
     runs.begin("a", || ()).unwrap();

@@ -7,7 +7,7 @@ fn help() {
     bai.build();
     insta::assert_snapshot!("bai", bai.render_long_help());
     let names: Vec<_> = bai.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    assert_eq!(names.len(), 17, "sixteen commands and `help`");
+    assert_eq!(names.len(), 19, "eighteen commands and `help`");
     for name in names.iter().filter(|name| *name != "help") {
         let command = bai.find_subcommand_mut(name).unwrap();
         let short = command.render_help().to_string();

@@ -126,8 +126,11 @@ pub struct KernelReport {
     pub stage: KernelStage,
     /// Set once the startup command has ended.
     pub batch: Option<BatchOutcome>,
-    /// Whether the kernel was started as a restart of the same generation's predecessor.
+    /// Its last statistics.
     pub stats: Option<KernelStats>,
+    /// Milliseconds in which no code has run in it; 0 while code runs, `None` when that is not known.
+    #[serde(default)]
+    pub unused_ms: Option<u64>,
 }
 
 /// What an agent says about itself: enough to register it. The kernel list is complete.

@@ -219,7 +219,7 @@ pub enum UserKey {
 }
 
 /// All domains, projects with members, policies, resource groups and keypairs without their secrets' use.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Directory {
     /// Domains by name.
     pub domains: BTreeMap<String, Domain>,

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bai_core::error::code;
 use bai_core::port::AgentApi;
@@ -18,6 +20,8 @@ use super::AgentDialer;
 #[derive(Debug)]
 pub(crate) struct AgentTable {
     dialer: Arc<dyn AgentDialer>,
+    /// Counts the changes that the scheduler has to know of.
+    version: AtomicU64,
     entries: RwLock<BTreeMap<AgentId, Entry>>,
 }
 
@@ -63,12 +67,23 @@ const ROW_INTERVAL_SECS: i64 = 10;
 
 impl AgentTable {
     pub(crate) fn new(dialer: Arc<dyn AgentDialer>) -> Self {
-        Self { dialer, entries: RwLock::default() }
+        Self { dialer, version: AtomicU64::new(0), entries: RwLock::default() }
+    }
+
+    /// Which state of the agents this is, as far as the scheduler is concerned: capacity, health, images.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Something has changed that the scheduler has to know of.
+    pub(crate) fn touch(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Takes rows from the store: at start, and those that other managers keep fresh.
     pub(crate) fn load(&self, rows: Vec<Agent>, now: Timestamp) {
         let mut entries = self.entries.write();
+        self.touch();
         for row in rows {
             match entries.get_mut(&row.id) {
                 None => {
@@ -122,6 +137,9 @@ impl AgentTable {
             entry.stored = Some(now);
         }
         let row = due.then(|| entry.row.clone());
+        if capacity_changed {
+            self.touch();
+        }
         Some(Taken { row, capacity_changed, send_images: !has_images, restarted })
     }
 
@@ -159,6 +177,7 @@ impl AgentTable {
         if let Some(entry) = self.entries.write().get_mut(id) {
             entry.unreachable = true;
         }
+        self.touch();
     }
 
     /// Whether commands reach the agent, as far as is known.
@@ -170,6 +189,7 @@ impl AgentTable {
         if let Some(entry) = self.entries.write().get_mut(id) {
             entry.row.schedulable = schedulable;
         }
+        self.touch();
     }
 
     /// What the agent last said about a kernel in this generation. `Err` when it has said nothing to this manager.
@@ -187,14 +207,17 @@ impl AgentTable {
             .cloned())
     }
 
-    /// The last statistics of a kernel, from whichever agent it is on.
-    pub(crate) fn kernel_stats(
-        &self,
-        agent: &AgentId,
-        kernel: KernelId,
-    ) -> Option<bai_core::execution::KernelStats> {
+    /// How long no code has run in a kernel when its agent last reported; `None` when the agent is silent or does not say.
+    pub(crate) fn unused_for(&self, agent: &AgentId, kernel: KernelId) -> Option<Duration> {
         let entries = self.entries.read();
-        entries.get(agent)?.report.as_ref()?.kernels.get(&kernel)?.stats.clone()
+        let entry = entries.get(agent).filter(|entry| entry.row.status == AgentStatus::Alive)?;
+        entry.report.as_ref()?.kernels.get(&kernel)?.unused_ms.map(Duration::from_millis)
+    }
+
+    /// What the agent last said about a kernel, of whichever generation.
+    pub(crate) fn last_report(&self, agent: &AgentId, kernel: KernelId) -> Option<Arc<KernelReport>> {
+        let entries = self.entries.read();
+        entries.get(agent)?.report.as_ref()?.kernels.get(&kernel).cloned()
     }
 
     /// Counts that a kernel was not in the report just taken, and returns how often that was in a row.
@@ -220,6 +243,7 @@ impl AgentTable {
             entry.heard < deadline && matches!(entry.row.status, AgentStatus::Alive | AgentStatus::Restarting)
         });
         silent
+            .inspect(|_| self.touch())
             .map(|entry| {
                 entry.row.status = AgentStatus::Lost;
                 entry.row.status_changed = now;

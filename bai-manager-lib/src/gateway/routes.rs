@@ -50,6 +50,7 @@ fn session_collection_routes() -> Router<Gateway> {
         .route("/session/_/match", get(session::lookup::matches))
         .route("/session/_/sync-agent-registry", post(session::lookup::sync_agent_registry))
         .route("/session/_/logs", get(session::lookup::task_logs))
+        .route("/session/_/queue", get(session::waiting::queue))
 }
 
 fn session_routes() -> Router<Gateway> {
@@ -60,6 +61,7 @@ fn session_routes() -> Router<Gateway> {
     Router::new()
         .route("/session/{reference}", whole)
         .route("/session/{reference}/direct-access-info", get(session::services::direct_access))
+        .route("/session/{reference}/explain", get(session::waiting::explain))
         .route("/session/{reference}/logs", get(session::lookup::logs))
         .route("/session/{reference}/rename", post(session::lifecycle::rename))
         .route("/session/{reference}/interrupt", post(session::run::interrupt))

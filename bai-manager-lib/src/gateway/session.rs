@@ -8,6 +8,7 @@ pub(super) mod lookup;
 pub(super) mod run;
 pub(super) mod services;
 pub(super) mod template;
+pub(super) mod waiting;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;

@@ -14,9 +14,11 @@ use super::tasks::Tasks;
 use super::{Backends, ManagerOptions};
 use crate::agent::AgentTable;
 use crate::identity::IdentityService;
+use crate::idle::IdleBook;
 use crate::image::ImageService;
 use crate::reconcile::callback::Notice;
 use crate::reconcile::queue::{self, AgentQueues, Item};
+use crate::scheduling::{Groups, Inbox, outcome};
 use crate::session::commit::{Absorb, Committer};
 use crate::session::event::events_of;
 use crate::session::registry::{Registry, Replaced, kernel_ref};
@@ -35,6 +37,9 @@ pub(crate) struct Core {
     pub(crate) images: ImageService,
     pub(crate) identities: IdentityService,
     pub(crate) groups: DirtyGroups,
+    /// What the scheduler has to look at again, and what it knows.
+    pub(crate) inbox: Inbox,
+    pub(crate) sokovan: Groups,
     pub(crate) queues: AgentQueues,
     pub(crate) tasks: Tasks,
     pub(crate) hub: broadcast::Sender<Arc<SessionEvent>>,
@@ -44,6 +49,7 @@ pub(crate) struct Core {
     /// Whether memory may lag behind the store.
     pub(crate) doubt: Doubt,
     pub(crate) queries: Mutex<HashMap<SessionId, u64>>,
+    pub(crate) idle: IdleBook,
 }
 
 /// Set when an outcome of the store is unknown, until the next resync.
@@ -167,7 +173,7 @@ impl Core {
             let events = events_of(Some(&before), &after);
             let result = self.commits.commit(SessionChange { session: after, events, guard_capacity }).await;
             match result {
-                Ok(committed) => return Ok(Arc::new(committed.session)),
+                Ok(session) => return Ok(session),
                 Err(error) if error.code() == code::SESSION_MOVED_ON => {
                     before = self.newer_than(&before, error).await?;
                 }
@@ -189,11 +195,15 @@ impl Core {
 
     /// Takes a version of a session into memory and wakes whoever has to act on it.
     pub(crate) fn take(self: &Arc<Self>, session: &Arc<Session>) {
-        match self.registry.put(session.clone()) {
-            Replaced::Stale => {}
-            Replaced::Nothing => self.wake(None, session),
-            Replaced::Older(old) => self.wake(Some(&old), session),
+        let old = match self.registry.put(session.clone()) {
+            Replaced::Stale => return,
+            Replaced::Nothing => None,
+            Replaced::Older(old) => Some(old),
+        };
+        if self.is_leader() {
+            self.inbox.note(&session.resource_group, session.id, outcome(session));
         }
+        self.wake(old.as_deref(), session);
     }
 
     fn wake(self: &Arc<Self>, old: Option<&Session>, new: &Session) {
@@ -252,11 +262,13 @@ impl Core {
 }
 
 impl Absorb for Arc<Core> {
-    fn absorb(&self, committed: &Committed) {
-        self.take(&Arc::new(committed.session.clone()));
+    fn absorb(&self, committed: Committed) -> Arc<Session> {
+        let session = Arc::new(committed.session);
+        self.take(&session);
         for event in &committed.events {
-            self.announce(&committed.session, event);
+            self.announce(&session, event);
         }
+        session
     }
 
     fn doubt(&self) {

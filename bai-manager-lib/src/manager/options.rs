@@ -29,6 +29,8 @@ pub struct ManagerOptions {
     pub lease_ttl: Duration,
     /// How often everything is looked at although nothing woke the reconcilers.
     pub resync_interval: Duration,
+    /// How often idle checkers look at the running sessions.
+    pub idle_interval: Duration,
     /// Dead sessions are kept this long.
     pub retention: Duration,
     /// Longest that a destroy call waits for the end.
@@ -51,6 +53,7 @@ impl Default for ManagerOptions {
             agent_deadline: Duration::from_secs(30),
             lease_ttl: Duration::from_secs(10),
             resync_interval: Duration::from_secs(5),
+            idle_interval: Duration::from_secs(15),
             retention: Duration::from_hours(365 * 24),
             destroy_wait: Duration::from_secs(2),
             identity_cache: Duration::from_secs(1),

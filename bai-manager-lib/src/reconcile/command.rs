@@ -191,7 +191,8 @@ pub(crate) async fn ended(
     kernel: KernelRef,
     exit: KernelExit,
 ) {
-    let stats = core.agents.kernel_stats(agent, kernel.id).and_then(|stats| serde_json::to_value(stats).ok());
+    let report = core.agents.last_report(agent, kernel.id);
+    let stats = report.and_then(|report| serde_json::to_value(report.stats.as_ref()?).ok());
     let result = core
         .update(session, |session, now| {
             if !is_current(session, kernel) {

@@ -42,6 +42,7 @@ pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<Repo
             return Err(error);
         }
         core.images.invalidate();
+        core.agents.touch();
     }
     if taken.capacity_changed || report.images.is_some() {
         tracing::info!(agent = %report.agent, group = report.resource_group, capacity = %report.capacity, "agent ready");

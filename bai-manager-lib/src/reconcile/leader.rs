@@ -46,6 +46,8 @@ async fn acquire(core: &Arc<Core>) -> Option<(Grant, Instant)> {
                 // What the previous holder did last may not have been seen yet.
                 super::resync::all(core).await;
             }
+            core.sokovan.clear();
+            core.inbox.clear();
             core.leader.store(true, Ordering::Release);
             sweep::mark_everything(core);
             Some((grant, asked))

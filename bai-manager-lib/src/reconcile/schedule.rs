@@ -1,258 +1,320 @@
-//! The queue of a resource group: snapshot, plan, guarded commits.
+//! The queue of a resource group: what has changed, plan, guarded commits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bai_core::error::code;
-use bai_core::identity::ResourceGroup;
 use bai_core::port::store::{AgentStatus, Directory};
-use bai_core::status::SessionResult;
-use bai_core::{AgentId, Result, Session, SessionId, SessionStatus};
-use bai_scheduler::{
-    AgentState, Concentrated, Dependency, DependencyState, Dispersed, Fifo, KernelRequest, Lifo, Pending,
-    Plan, Reasons, Refusal, Rules, Selector, Sequencer, SlotOrder, Snapshot, plan,
-};
+use bai_core::{Result, Session, SessionId, SessionStatus};
+use bai_scheduler::explain::{Explanation, Verdict};
+use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan, Preempted};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::quotas::quotas;
 use crate::manager::core::Core;
-use crate::session::failure::failed_agents;
+use crate::scheduling::{AgentFacts, Facts, HotGroup, Notes, outcome};
+use crate::session::failure::terminate;
 
-/// Reasons written per pass: a long queue must not turn every pass into as many writes.
+/// Reasons written per pass: a long queue must not turn a pass into as many writes.
 const REASONS_PER_PASS: usize = 200;
 /// A reason that changed is written again after this many seconds at the earliest.
 const REASON_INTERVAL_SECS: i64 = 5;
-/// Pause before a group whose pass failed is tried again.
+/// Pause before a group is looked at again whose pass failed, or that has reasons to write later.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Plans whenever a group is marked.
+/// Plans whenever a group is marked, or is due.
 pub(crate) async fn run(core: Arc<Core>) {
+    let mut due = BTreeMap::<String, Instant>::new();
     loop {
+        let next = due.values().min().copied().unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
         tokio::select! {
             () = core.tasks.stopped() => return,
             () = core.groups.wake.notified() => {}
+            () = tokio::time::sleep_until(next) => {}
         }
         if !core.is_leader() {
+            due.clear();
             continue; // becoming leader marks all groups
         }
-        let mut failed = false;
-        for group in core.groups.take() {
-            if let Err(error) = pass(&core, &group).await {
-                tracing::warn!(group, %error, "a scheduling pass failed and is tried again");
-                core.groups.mark(&group);
-                failed = true;
-            }
-        }
-        if failed {
-            tokio::select! {
-                () = core.tasks.stopped() => return,
-                () = tokio::time::sleep(RETRY_PAUSE) => {}
+        let mut groups = core.groups.take();
+        let now = Instant::now();
+        groups.extend(due.iter().filter(|(_, at)| **at <= now).map(|(group, _)| group.clone()));
+        for group in groups {
+            due.remove(&group);
+            match pass(&core, &group).await {
+                Ok(None) => {}
+                Ok(Some(pause)) => _ = due.insert(group, Instant::now() + pause),
+                Err(error) => {
+                    tracing::warn!(group, %error, "a scheduling pass failed and is tried again");
+                    core.sokovan.forget(&group);
+                    due.insert(group, Instant::now() + RETRY_PAUSE);
+                }
             }
         }
     }
 }
 
-/// One pass over a group.
-async fn pass(core: &Arc<Core>, group: &str) -> Result<()> {
-    let waiting = core.registry.queued(group);
-    if waiting.is_empty() {
-        return Ok(());
+/// One pass over a group; says after which time to look again even if nothing happens.
+async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
+    let (plan, others) = decide(core, group).await?;
+    for other in others {
+        core.groups.mark(&other);
     }
-    let sessions = core.registry.all();
-    let directory = core.identities.directory().await?;
-    let snapshot = snapshot(core, group, &directory, &sessions, &waiting).await?;
-    let decided = decide(&snapshot, directory.resource_groups.get(group));
-    tracing::debug!(group, pending = waiting.len(), placed = decided.placements.len(), "scheduling pass");
-    join_all(decided.placements.iter().map(|(id, agents)| place(core, *id, agents))).await;
-    let by_id: HashMap<_, _> = waiting.iter().map(|session| (session.id, session)).collect();
-    let due = decided.unplaced.iter().filter(|(id, reasons)| {
-        by_id
-            .get(id)
-            .is_some_and(|session| reasons.refusal == Refusal::Hopeless || is_due(core, session, reasons))
-    });
-    join_all(due.take(REASONS_PER_PASS).map(|(id, reasons)| explain(core, *id, reasons))).await;
-    Ok(())
+    if !plan.placements.is_empty() {
+        tracing::debug!(group, placed = plan.placements.len(), "scheduling pass");
+    }
+    join_all(plan.placements.iter().map(|placement| place(core, group, placement))).await;
+    join_all(plan.preemptions.iter().map(|preempted| preempt(core, preempted))).await;
+    join_all(plan.cancellations.iter().map(|cancellation| cancel(core, cancellation))).await;
+    let later = tell(core, group).await;
+    let at = plan.wake_at.map(|at| (at - core.now()).to_std().unwrap_or_default());
+    Ok([at, later].into_iter().flatten().min())
 }
 
-fn decide(snapshot: &Snapshot, group: Option<&ResourceGroup>) -> Plan {
-    let option = |name: &str| group.and_then(|group| group.scheduler_opts.get(name)).and_then(Value::as_str);
-    let sequencer: &dyn Sequencer =
-        if group.is_some_and(|group| group.scheduler == "lifo") { &Lifo } else { &Fifo };
-    let selector: &dyn Selector = match option("agent_selection_strategy") {
-        Some("concentrated") => &Concentrated,
-        _ => &Dispersed,
+/// Brings the group up to date and has it make a pass.
+async fn decide(core: &Arc<Core>, group: &str) -> Result<(Plan, Vec<String>)> {
+    let version = core.agents.version();
+    let agents = match core.sokovan.with(group, |hot| hot.has_agents(version)) {
+        Some(true) => None,
+        _ => Some(agents(core, group, version).await?),
     };
-    plan(snapshot, &Rules { sequencer, selector, order: SlotOrder::default() })
+    let directory = core.identities.directory().await?;
+    // The inbox is open before memory is read, so that nothing falls between the two.
+    let mut notes = core.inbox.take(group);
+    if let Some(agents) = &agents
+        && core.sokovan.open(group, &directory, &agents.types)
+    {
+        notes.sessions = everyone(core, group);
+    }
+    core.sokovan.pass(&facts(core, group, directory, agents, notes).await?)
 }
 
-async fn snapshot(
+/// Looks at the waiting sessions of a group: at what the planning manager knows, or at what it would find.
+pub(crate) async fn look<T>(core: &Arc<Core>, group: &str, look: impl Fn(&mut HotGroup) -> T) -> Result<T> {
+    if core.is_leader()
+        && let Some(seen) = core.sokovan.with(group, &look)
+    {
+        return Ok(seen);
+    }
+    let version = core.agents.version();
+    let agents = agents(core, group, version).await?;
+    let directory = core.identities.directory().await?;
+    let notes = Notes { sessions: everyone(core, group), ..Notes::default() };
+    let facts = facts(core, group, directory, Some(agents), notes).await?;
+    HotGroup::afresh(&facts).map(|mut hot| look(&mut hot))
+}
+
+fn everyone(core: &Core, group: &str) -> HashSet<SessionId> {
+    core.registry.of_group(group).into_iter().map(|session| session.id).collect()
+}
+
+async fn facts<'a>(
     core: &Arc<Core>,
-    group: &str,
-    directory: &Directory,
-    sessions: &[Arc<Session>],
-    waiting: &[Arc<Session>],
-) -> Result<Snapshot> {
-    let mut snapshot = Snapshot::at(core.now());
-    snapshot.agents = agents(core, group, waiting).await?;
-    snapshot.quotas = quotas(directory, &core.agents.slot_types(), sessions, waiting);
-    let mut dependencies = BTreeMap::new();
-    for id in waiting.iter().flat_map(|session| &session.spec.dependencies).collect::<BTreeSet<_>>() {
-        dependencies.insert(*id, dependency(core, *id).await?);
-    }
-    snapshot.pending = waiting.iter().map(|session| pending(session, &dependencies)).collect();
-    Ok(snapshot)
+    name: &'a str,
+    directory: Arc<Directory>,
+    agents: Option<AgentFacts>,
+    notes: Notes,
+) -> Result<Facts<'a>> {
+    let sessions: HashMap<_, _> =
+        notes.sessions.iter().filter_map(|id| Some((*id, core.registry.get(*id)?))).collect();
+    let dependencies = dependencies(core, sessions.values()).await?;
+    Ok(Facts { name, now: core.now(), directory, agents, notes, sessions, dependencies })
 }
 
-async fn agents(core: &Core, group: &str, waiting: &[Arc<Session>]) -> Result<Vec<AgentState>> {
-    let held = core.registry.held();
-    let mut images = HashMap::<AgentId, BTreeSet<String>>::new();
-    let wanted: BTreeSet<_> =
-        waiting.iter().flat_map(|session| &session.kernels).map(|kernel| &kernel.image).collect();
-    for image in wanted {
-        for agent in core.images.agents_with(image).await?.iter() {
-            images.entry(agent.clone()).or_default().insert(image.clone());
-        }
-    }
-    let usable = core.agents.list().into_iter().filter(|agent| {
-        agent.resource_group == group
-            && agent.schedulable
-            && agent.status == AgentStatus::Alive
-            && core.agents.is_reachable(&agent.id)
-    });
-    Ok(usable
-        .map(|agent| AgentState {
-            held: held.get(&agent.id).cloned().unwrap_or_default(),
+/// The agents of the group.
+async fn agents(core: &Arc<Core>, group: &str, version: u64) -> Result<AgentFacts> {
+    let mut images = core.images.by_agent().await?;
+    let rows = core.agents.list().into_iter().filter(|agent| agent.resource_group == group);
+    let agents = rows
+        .map(|agent| Agent {
+            schedulable: agent.schedulable
+                && agent.status == AgentStatus::Alive
+                && core.agents.is_reachable(&agent.id),
             images: Some(images.remove(&agent.id).unwrap_or_default()),
+            labels: BTreeMap::new(),
             id: agent.id,
             architecture: agent.architecture,
             capacity: agent.capacity,
         })
-        .collect())
+        .collect();
+    Ok(AgentFacts { version, agents, types: core.agents.slot_types() })
 }
 
-/// How far a dependency is. One that has been purged can no longer succeed.
-async fn dependency(core: &Arc<Core>, id: SessionId) -> Result<Dependency> {
-    let Some(session) = core.load(id).await? else {
-        return Ok(Dependency { id, name: String::new(), state: DependencyState::Failed });
-    };
-    let state = match session.result {
-        SessionResult::Success => DependencyState::Succeeded,
-        SessionResult::Failure => DependencyState::Failed,
-        SessionResult::Undefined if session.status.is_dead() => DependencyState::Failed,
-        SessionResult::Undefined => DependencyState::Waiting,
-    };
-    Ok(Dependency { id, name: session.name.clone(), state })
-}
-
-fn pending(session: &Session, dependencies: &BTreeMap<SessionId, Dependency>) -> Pending {
-    Pending {
-        id: session.id,
-        access_key: session.owner.access_key.clone(),
-        user: session.owner.user_id,
-        project: session.owner.project_id,
-        domain: session.owner.domain.clone(),
-        priority: session.priority,
-        created_at: session.created_at,
-        session_type: session.session_type,
-        cluster_mode: session.cluster_mode,
-        starts_at: session.starts_at,
-        dependencies: session
-            .spec
-            .dependencies
-            .iter()
-            .filter_map(|id| dependencies.get(id))
-            .cloned()
-            .collect(),
-        designated: session.spec.designated_agents.clone(),
-        avoid: failed_agents(session),
-        kernels: session
-            .kernels
-            .iter()
-            .map(|kernel| KernelRequest {
-                slots: kernel.requested.clone(),
-                architecture: kernel.architecture.clone(),
-                image: kernel.image.clone(),
-            })
-            .collect(),
+/// What the waiting ones of `sessions` depend on. One that has been purged can no longer succeed.
+async fn dependencies(
+    core: &Arc<Core>,
+    sessions: impl Iterator<Item = &Arc<Session>>,
+) -> Result<BTreeMap<SessionId, Dependency>> {
+    let waiting = sessions.filter(|session| session.status == SessionStatus::Pending);
+    let ids: BTreeSet<_> = waiting.flat_map(|session| session.spec.dependencies.iter().copied()).collect();
+    let mut dependencies = BTreeMap::new();
+    for id in ids {
+        let session = core.load(id).await?;
+        let state = match session.as_deref().map(outcome) {
+            Some(None) => DependencyState::Waiting,
+            Some(Some(Outcome::Succeeded)) => DependencyState::Succeeded,
+            Some(Some(Outcome::Failed)) | None => DependencyState::Failed,
+        };
+        let name = session.map_or_else(String::new, |session| session.name.clone());
+        dependencies.insert(id, Dependency { id, name, state });
     }
+    Ok(dependencies)
 }
 
-async fn place(core: &Arc<Core>, id: SessionId, agents: &[AgentId]) {
+/// Records a placement. One that cannot be recorded concerns its session only: that waits again.
+async fn place(core: &Arc<Core>, group: &str, placement: &Placement) {
+    let Placement { session: id, agents } = placement;
     let result = core
-        .update_guarded(id, true, |session, now| {
+        .update_guarded(*id, true, |session, now| {
             if session.status != SessionStatus::Pending {
                 return Ok(()); // cancelled meanwhile
             }
             session.place(agents, now)
         })
         .await;
-    if let Err(error) = result {
-        tracing::warn!(session = %id, %error, "a placement is not recorded");
-        if error.code() == code::OVER_CAPACITY {
-            // Somebody else has placed there: memory lags behind the store.
-            crate::session::commit::Absorb::doubt(core);
-        }
-        if let Some(session) = core.registry.get(id) {
-            core.groups.mark(&session.resource_group);
+    let is_ours = |session: &Session| {
+        session.status == SessionStatus::Scheduled
+            && session.kernels.iter().map(|kernel| kernel.agent.as_ref()).eq(agents.iter().map(Some))
+    };
+    match result {
+        Ok(session) if is_ours(&session) => return core.sokovan.placed(group, session),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(session = %id, %error, "a placement is not recorded");
+            if error.code() == code::OVER_CAPACITY {
+                // Somebody else has placed there: memory lags behind the store.
+                crate::session::commit::Absorb::doubt(core);
+            }
         }
     }
+    core.sokovan.not_placed(group, *id);
+    core.inbox.note(group, *id, None);
+    core.groups.mark(group);
 }
 
-/// Whether the reason is news, and the last one is old enough.
-fn is_due(core: &Core, session: &Session, reasons: &Reasons) -> bool {
-    let Some(known) = session.status_data.get("scheduler") else { return true };
-    let last = known
-        .get("last_try")
-        .and_then(Value::as_str)
-        .and_then(|text| text.parse::<bai_core::Timestamp>().ok());
-    let old = last.is_none_or(|last| (core.now() - last).num_seconds() >= REASON_INTERVAL_SECS);
-    let same = session.status_info.as_deref() == Some(info(reasons))
-        && known.get("msg") == Some(&json!(reasons.message))
-        && known.get("failed_predicates") == Some(&failed_predicates(reasons));
-    !same && (old || session.status_info.as_deref() != Some(info(reasons)))
+/// Ends the sessions that give way to another one.
+async fn preempt(core: &Arc<Core>, preempted: &Preempted) {
+    join_all(preempted.victims.iter().map(|victim| async move {
+        tracing::info!(session = %victim, beneficiary = %preempted.beneficiary, "a session gives way to another one");
+        let result = core
+            .update(*victim, |session, now| match session.status {
+                SessionStatus::Running | SessionStatus::RunningDegraded => terminate(session, "preempted", now),
+                _ => Ok(()),
+            })
+            .await;
+        if let Err(error) = result {
+            tracing::warn!(session = %victim, %error, "a session does not give way yet");
+        }
+    }))
+    .await;
 }
 
-fn info(reasons: &Reasons) -> &'static str {
-    match reasons.refusal {
-        Refusal::Checks | Refusal::Hopeless => "predicate-checks-failed",
-        Refusal::NoAgent => "no-available-instances",
-    }
-}
-
-fn failed_predicates(reasons: &Reasons) -> Value {
-    reasons.failed.iter().map(|failure| json!({ "name": failure.name, "msg": failure.message })).collect()
-}
-
-/// Records why a session still waits; one that can never be started is cancelled.
-async fn explain(core: &Arc<Core>, id: SessionId, reasons: &Reasons) {
+/// Cancels a session that can never start, with the reason.
+async fn cancel(core: &Arc<Core>, cancellation: &Cancellation) {
+    let id = cancellation.session;
     let result = core
         .update(id, |session, now| {
             if session.status != SessionStatus::Pending {
                 return Ok(());
             }
-            let known = session.status_data.get("scheduler");
-            let retries = known.and_then(|known| known.get("retries")).and_then(Value::as_u64).unwrap_or(0);
-            let passed: Value = reasons.passed.iter().map(|name| json!({ "name": name })).collect();
-            session.status_data.insert(
-                "scheduler".into(),
-                json!({
-                    "retries": retries + 1,
-                    "last_try": now,
-                    "failed_predicates": failed_predicates(reasons),
-                    "passed_predicates": passed,
-                    "msg": reasons.message,
-                }),
-            );
-            session.status_info = Some(info(reasons).to_owned());
-            if reasons.refusal == Refusal::Hopeless {
-                return session.cancel("dependency-failed", now);
+            let failed = json!([{ "name": "dependencies", "msg": cancellation.message }]);
+            note(session, &cancellation.message, &failed, &json!([]), now);
+            session.cancel(&cancellation.reason, now)
+        })
+        .await;
+    if let Err(error) = result {
+        tracing::warn!(session = %id, %error, "a session that cannot start is not cancelled yet");
+    }
+}
+
+/// Records why sessions wait, as far as that is news. Says when to go on if some are left.
+async fn tell(core: &Arc<Core>, group: &str) -> Option<Duration> {
+    let news = core.sokovan.with(group, |hot| hot.take_news(REASONS_PER_PASS)).unwrap_or_default();
+    let mut later = Vec::new();
+    let mut due = Vec::new();
+    for (id, explanation) in news {
+        match core.registry.get(id).filter(|session| session.status == SessionStatus::Pending) {
+            Some(session) if !is_news(&session, &explanation) => {}
+            Some(session) if is_due(core, &session, &explanation) => due.push((id, explanation)),
+            Some(_) => later.push((id, explanation)),
+            None => {}
+        }
+    }
+    join_all(due.iter().map(|(id, explanation)| explain(core, *id, explanation))).await;
+    core.sokovan.with(group, |hot| {
+        if hot.has_news() {
+            core.groups.mark(group);
+        }
+        let pause = (!later.is_empty()).then_some(RETRY_PAUSE);
+        for (id, explanation) in later {
+            hot.put_back(id, explanation);
+        }
+        pause
+    })?
+}
+
+fn known<'a>(session: &'a Session, key: &str) -> Option<&'a Value> {
+    session.status_data.get("scheduler")?.get(key)
+}
+
+fn is_news(session: &Session, explanation: &Explanation) -> bool {
+    session.status_info.as_deref() != Some(info(explanation))
+        || known(session, "msg") != Some(&json!(explanation.sentence()))
+        || known(session, "failed_predicates") != Some(&failed_predicates(explanation))
+}
+
+/// Whether the last reason is old enough, or of another kind.
+fn is_due(core: &Core, session: &Session, explanation: &Explanation) -> bool {
+    let last = known(session, "last_try").and_then(Value::as_str);
+    let last = last.and_then(|text| text.parse::<bai_core::Timestamp>().ok());
+    session.status_info.as_deref() != Some(info(explanation))
+        || last.is_none_or(|last| (core.now() - last).num_seconds() >= REASON_INTERVAL_SECS)
+}
+
+fn info(explanation: &Explanation) -> &'static str {
+    match explanation.verdict {
+        Verdict::Early | Verdict::Dependent | Verdict::Doomed | Verdict::Checks => "predicate-checks-failed",
+        Verdict::Ready | Verdict::Impossible | Verdict::NoRoom | Verdict::HeldBack | Verdict::Claimed => {
+            "no-available-instances"
+        }
+    }
+}
+
+fn failed_predicates(explanation: &Explanation) -> Value {
+    let failed = explanation.failed.iter();
+    failed.map(|failure| json!({ "name": failure.name, "msg": failure.message })).collect()
+}
+
+async fn explain(core: &Arc<Core>, id: SessionId, explanation: &Explanation) {
+    let result = core
+        .update(id, |session, now| {
+            if session.status != SessionStatus::Pending {
+                return Ok(());
             }
+            let passed: Value = explanation.passed.iter().map(|name| json!({ "name": name })).collect();
+            note(session, &explanation.sentence(), &failed_predicates(explanation), &passed, now);
+            session.status_info = Some(info(explanation).to_owned());
             Ok(())
         })
         .await;
     if let Err(error) = result {
-        tracing::debug!(session = %id, %error, "a reason is not recorded: the next pass repeats it");
+        tracing::debug!(session = %id, %error, "a reason is not recorded");
     }
+}
+
+/// The object that old clients read (spec scheduler.md, section 8).
+fn note(session: &mut Session, message: &str, failed: &Value, passed: &Value, now: bai_core::Timestamp) {
+    let retries = known(session, "retries").and_then(Value::as_u64).unwrap_or(0);
+    session.status_data.insert(
+        "scheduler".into(),
+        json!({
+            "retries": retries + 1,
+            "last_try": now,
+            "failed_predicates": failed,
+            "passed_predicates": passed,
+            "msg": message,
+        }),
+    );
 }

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::deadlines::Deadlines;
 use super::queue::Item;
 use crate::manager::core::Core;
 use crate::session::failure::{StartFailure, end_now, kernel_died, start_failed, terminate};
@@ -25,6 +26,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut last_full = Instant::now();
     let mut last_purge: Option<Instant> = None;
     let mut last_tick = core.now();
+    let mut deadlines = Deadlines::of(&core.options);
     loop {
         tokio::select! {
             () = core.tasks.stopped() => return,
@@ -35,12 +37,16 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         let now = core.now();
         lose_agents(&core, now).await;
-        expire(&core, now).await;
+        expire(&core, &deadlines, now).await;
         mark_reserved_times(&core, last_tick, now);
         last_tick = now;
         if last_full.elapsed() >= core.options.resync_interval {
             last_full = Instant::now();
             mark_everything(&core);
+            match Deadlines::read(&core.options, &*core.backends.config).await {
+                Ok(read) => deadlines = read,
+                Err(error) => tracing::warn!(%error, "the deadlines of the cluster cannot be read"),
+            }
         }
         if last_purge.is_none_or(|at| at.elapsed() >= PURGE_INTERVAL) {
             last_purge = Some(Instant::now());
@@ -97,9 +103,12 @@ enum Overdue {
     LostKernels(Vec<AgentId>),
 }
 
-async fn expire(core: &Arc<Core>, now: Timestamp) {
-    let overdue =
-        core.registry.all().into_iter().filter_map(|session| Some((overdue(core, &session, now)?, session)));
+async fn expire(core: &Arc<Core>, deadlines: &Deadlines, now: Timestamp) {
+    let overdue = core
+        .registry
+        .all()
+        .into_iter()
+        .filter_map(|session| Some((overdue(core, deadlines, &session, now)?, session)));
     join_all(overdue.map(|(what, session)| async move {
         let id = session.id;
         let status = session.status;
@@ -115,8 +124,7 @@ async fn expire(core: &Arc<Core>, now: Timestamp) {
     .await;
 }
 
-fn overdue(core: &Core, session: &Session, now: Timestamp) -> Option<Overdue> {
-    let options = &core.options;
+fn overdue(core: &Core, deadlines: &Deadlines, session: &Session, now: Timestamp) -> Option<Overdue> {
     let age = now - session.status_changed();
     let older = |limit: Duration| age.to_std().is_ok_and(|age| age > limit);
     let lost = lost_agents(core, session);
@@ -133,21 +141,21 @@ fn overdue(core: &Core, session: &Session, now: Timestamp) -> Option<Overdue> {
         SessionStatus::Pending => {
             pending_timeout(core, session).is_some_and(older).then_some(Overdue::Cancel("pending-timeout"))
         }
-        SessionStatus::Scheduled | SessionStatus::Preparing => start(options.preparing_timeout),
-        SessionStatus::Pulling => start(options.pulling_timeout),
-        SessionStatus::Restarting if older(options.restarting_timeout) => {
+        SessionStatus::Scheduled | SessionStatus::Preparing => start(deadlines.preparing),
+        SessionStatus::Pulling => start(deadlines.pulling),
+        SessionStatus::Restarting if older(deadlines.restarting) => {
             Some(Overdue::Terminate("restart-timeout"))
         }
         SessionStatus::Terminating if !lost.is_empty() && lost.len() == agents_of(session).len() => {
             Some(Overdue::End("agent-lost"))
         }
-        SessionStatus::Terminating if older(options.terminating_timeout) => {
+        SessionStatus::Terminating if older(deadlines.terminating) => {
             // A live agent is still asked until its kernel is gone; only the record ends.
             Some(Overdue::End(if lost.is_empty() { "hang-timeout" } else { "agent-lost" }))
         }
         SessionStatus::Running | SessionStatus::RunningDegraded | SessionStatus::Restarting => {
             let given_up =
-                |at: Timestamp| (now - at).to_std().is_ok_and(|age| age > options.lost_agent_grace);
+                |at: Timestamp| (now - at).to_std().is_ok_and(|age| age > core.options.lost_agent_grace);
             let dead: Vec<_> =
                 lost.into_iter().filter(|(_, at)| given_up(*at)).map(|(agent, _)| agent).collect();
             (!dead.is_empty()).then_some(Overdue::LostKernels(dead))

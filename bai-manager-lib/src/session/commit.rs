@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bai_core::error::code;
 use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, SessionChange};
-use bai_core::{Error, ErrorKind, Result};
+use bai_core::{Error, ErrorKind, Result, Session};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::manager::core::Core;
@@ -20,7 +20,7 @@ const QUEUE: usize = 4096;
 pub(crate) struct Job {
     change: SessionChange,
     insert: bool,
-    reply: oneshot::Sender<Result<Committed>>,
+    reply: oneshot::Sender<Result<Arc<Session>>>,
 }
 
 /// Takes changes and answers when they are stored.
@@ -37,16 +37,16 @@ impl Committer {
     }
 
     /// Stores a new session.
-    pub(crate) async fn insert(&self, change: SessionChange) -> Result<Committed> {
+    pub(crate) async fn insert(&self, change: SessionChange) -> Result<Arc<Session>> {
         self.submit(change, true).await
     }
 
     /// Stores a change under the version it was read at.
-    pub(crate) async fn commit(&self, change: SessionChange) -> Result<Committed> {
+    pub(crate) async fn commit(&self, change: SessionChange) -> Result<Arc<Session>> {
         self.submit(change, false).await
     }
 
-    async fn submit(&self, change: SessionChange, insert: bool) -> Result<Committed> {
+    async fn submit(&self, change: SessionChange, insert: bool) -> Result<Arc<Session>> {
         let (reply, answer) = oneshot::channel();
         let stopped = || Error::new(ErrorKind::Unavailable, "the manager is shutting down");
         self.jobs.send(Job { change, insert, reply }).await.map_err(|_| stopped())?;
@@ -56,8 +56,8 @@ impl Committer {
 
 /// Receives what has been committed, in order, before the callers do.
 pub(crate) trait Absorb: Send + Sync {
-    /// Takes a committed change.
-    fn absorb(&self, committed: &Committed);
+    /// Takes a committed change, and returns the session as it is now.
+    fn absorb(&self, committed: Committed) -> Arc<Session>;
     /// The outcome of a call to the store is unknown: memory may lag behind it.
     fn doubt(&self);
 }
@@ -129,12 +129,9 @@ async fn insert_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb)
     }
 }
 
-fn answer(reply: oneshot::Sender<Result<Committed>>, result: Result<Committed>, sink: &dyn Absorb) {
-    if let Ok(committed) = &result {
-        sink.absorb(committed);
-    }
+fn answer(reply: oneshot::Sender<Result<Arc<Session>>>, result: Result<Committed>, sink: &dyn Absorb) {
     // A caller that has gone away no longer wants to know.
-    _ = reply.send(result);
+    _ = reply.send(result.map(|committed| sink.absorb(committed)));
 }
 
 /// The same failure for everybody who shared the call.

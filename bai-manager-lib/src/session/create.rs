@@ -30,7 +30,7 @@ impl SessionService {
         let session = draft(&self.core, scope, &request, &image).await?;
         let change = SessionChange { events: events_of(None, &session), session, guard_capacity: false };
         match self.core.commits.insert(change).await {
-            Ok(committed) => self.wait_for_start(Arc::new(committed.session), &request).await,
+            Ok(session) => self.wait_for_start(session, &request).await,
             Err(error) if error.code() == code::SESSION_EXISTS => {
                 // Somebody was faster with the same name.
                 let existing = lookup::living(&self.core, owner, &request.name).await?;

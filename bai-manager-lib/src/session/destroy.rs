@@ -77,7 +77,7 @@ impl SessionService {
             }
         }
         let main = session.main();
-        let live = || self.live_stats(main.id).and_then(|stats| serde_json::to_value(stats).ok());
+        let live = || serde_json::to_value(self.last_report(main)?.stats.as_ref()?).ok();
         let status = if session.status == SessionStatus::Cancelled { "cancelled" } else { "terminated" };
         DestroyOutcome { id, status, stats: main.last_stat.clone().or_else(live) }
     }

@@ -90,11 +90,9 @@ impl Registry {
         self.state.read().queued.keys().cloned().collect()
     }
 
-    /// Pending sessions of a resource group.
-    pub(crate) fn queued(&self, group: &str) -> Vec<Arc<Session>> {
-        let state = self.state.read();
-        let ids = state.queued.get(group).into_iter().flatten();
-        ids.filter_map(|id| state.sessions.get(id)).map(|entry| entry.borrow().clone()).collect()
+    /// Living sessions of a resource group.
+    pub(crate) fn of_group(&self, group: &str) -> Vec<Arc<Session>> {
+        self.all().into_iter().filter(|session| session.resource_group == group).collect()
     }
 
     /// Living sessions with a kernel on the agent.

@@ -30,7 +30,8 @@ async fn a_session_is_created_run_and_destroyed() {
     assert_eq!((reply.status, reply.exit_code), (RunStatus::Finished, Some(0)));
     assert_eq!(manager.sessions().queries_executed(session.id), 1);
     assert_eq!(manager.sessions().list_files(&world.scope, "happy", ".").await.unwrap(), []);
-    assert!(manager.sessions().live_stats(session.main().id).unwrap().contains_key("mem"));
+    let report = manager.sessions().last_report(session.main()).unwrap();
+    assert!(report.stats.as_ref().unwrap().contains_key("mem"));
 
     let outcomes = manager.sessions().destroy(&world.scope, "happy", false, false).await.unwrap();
     assert_eq!((outcomes.len(), outcomes[0].status), (1, "terminated"));

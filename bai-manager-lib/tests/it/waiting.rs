@@ -145,3 +145,50 @@ async fn the_queue_has_a_time_limit_when_the_group_sets_one() {
     let session = world.reaches(session.id, SessionStatus::Cancelled).await;
     assert_eq!(session.status_info.as_deref(), Some("pending-timeout"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_tells_who_is_before_whom_and_why() {
+    let world = World::new(&[2]).await;
+    let first = world.create(cores("running", 2)).await.unwrap();
+    world.reaches(first.id, SessionStatus::Running).await;
+    let second = world.create(cores("second", 2)).await.unwrap();
+    let third = world.create(cores("third", 2)).await.unwrap();
+    let sessions = world.manager().sessions().clone();
+    let mut queue = Vec::new();
+    for _ in 0..500 {
+        queue = sessions.queue(&world.scope, None).await.unwrap();
+        if queue.len() == 2 && queue.iter().all(|waiting| waiting.position.is_some()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let order: Vec<_> = queue.iter().map(|waiting| (waiting.session.id, waiting.position)).collect();
+    assert_eq!(order, [(second.id, Some(0)), (third.id, Some(1))]);
+    assert_eq!(queue[0].explanation.sentence(), "needs cpu 2; best agent has 0 free of 2");
+    let (_, waiting) = sessions.explain(&world.scope, "third").await.unwrap();
+    assert_eq!(waiting.unwrap().position, Some(1));
+    let (running, waiting) = sessions.explain(&world.scope, "running").await.unwrap();
+    assert_eq!((running.id, waiting.is_none()), (first.id, true));
+    assert!(sessions.explain(&world.scope, "nobody").await.is_err());
+    assert!(sessions.queue(&world.scope, Some("other-group")).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_important_session_pushes_out_another_one_where_the_group_allows_it() {
+    let world = World::new(&[2]).await;
+    let directory = world.backends.identities.directory().await.unwrap();
+    let mut group = directory.resource_groups["default"].clone();
+    group.scheduler_opts.insert("preemption".into(), serde_json::json!({ "enabled": true }));
+    world.backends.identities.put_resource_group(&group).await.unwrap();
+    let victim = world.create(cores("victim", 2)).await.unwrap();
+    world.reaches(victim.id, SessionStatus::Running).await;
+    let equal = world.create(cores("equal", 2)).await.unwrap();
+    let mut important = cores("important", 2);
+    important.priority = Some(50);
+    let important = world.create(important).await.unwrap();
+    let victim = world.reaches(victim.id, SessionStatus::Terminated).await;
+    assert_eq!(victim.status_info.as_deref(), Some("preempted"));
+    world.reaches(important.id, SessionStatus::Running).await;
+    assert_eq!(world.stored(equal.id).await.status, SessionStatus::Pending);
+    world.check_books().await;
+}

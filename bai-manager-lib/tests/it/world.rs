@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bai_core::error::code;
-use bai_core::execution::{ExecuteReply, ExecuteRequest, FileEntry, RunStatus, UploadFile};
+use bai_core::execution::{ExecuteReply, ExecuteRequest, FileEntry, KernelStats, RunStatus, UploadFile};
 use bai_core::image::Image;
 use bai_core::memory::{MemoryConfig, MemoryCounter, MemoryEvents, MemoryLease, MemoryStore};
 use bai_core::port::agent::{
@@ -68,6 +68,9 @@ pub(crate) struct FakeAgent {
     seq: AtomicU64,
     kernels: Mutex<HashMap<KernelId, Simulated>>,
     pub(crate) unknown: Mutex<Vec<KernelRef>>,
+    /// What every kernel says of its use.
+    pub(crate) stats: Mutex<KernelStats>,
+    pub(crate) unused_ms: Mutex<Option<u64>>,
     pub(crate) commands: AtomicU64,
     changed: Notify,
 }
@@ -82,6 +85,8 @@ impl FakeAgent {
             seq: AtomicU64::new(1),
             kernels: Mutex::default(),
             unknown: Mutex::default(),
+            stats: Mutex::new([("mem".to_owned(), json!({"current": "1"}))].into_iter().collect()),
+            unused_ms: Mutex::new(Some(0)),
             commands: AtomicU64::new(0),
             changed: Notify::new(),
         })
@@ -175,7 +180,8 @@ impl FakeAgent {
                     session: kernel.spec.session,
                     stage: kernel.stage.clone(),
                     batch: kernel.batch.clone(),
-                    stats: Some([("mem".to_owned(), json!({"current": "1"}))].into_iter().collect()),
+                    stats: Some(self.stats.lock().clone()),
+                    unused_ms: *self.unused_ms.lock(),
                 })
                 .collect(),
             leaving: false,

@@ -9,10 +9,10 @@ use bai_core::{Session, SessionId, Timestamp};
 
 use super::ledger::Ledger;
 use super::number_events;
-use super::rows::{SessionColumns, Writes, kernel_count};
+use super::rows::{SessionColumns, Writes, kernel_count, replace};
 use crate::convert::{corrupt, plain, to_doc};
 use crate::db::{Outcome, Tx, args};
-use crate::dialect::{LOCK_SESSIONS, REPLACE_SESSIONS, statements};
+use crate::dialect::{LOCK_SESSIONS, statements};
 use crate::store::Store;
 
 statements! {
@@ -40,8 +40,8 @@ struct Batch {
     /// Which results have not been written yet, and of which sessions.
     pending: Vec<usize>,
     pending_ids: HashSet<SessionId>,
-    /// Columns of sessions, at the versions they were read at, as JSON.
-    replacements: Vec<String>,
+    /// Sessions, at the versions they were read at.
+    replacements: Vec<SessionColumns>,
     writes: Writes,
 }
 
@@ -101,10 +101,10 @@ impl Batch {
         let claims = self.claims_a_name(&session);
         let read_at = session.version;
         session.version += 1;
-        let columns = to_doc(&SessionColumns { version: read_at, ..SessionColumns::of(&session)? })?;
+        let columns = SessionColumns { version: read_at, ..SessionColumns::of(&session)? };
         if !claims {
             self.replacements.push(columns);
-        } else if let Err(refused) = self.claim(tx, &session, &columns).await? {
+        } else if let Err(refused) = self.claim(tx, &session, columns).await? {
             self.results.push(Err(refused));
             return Ok(());
         }
@@ -128,10 +128,10 @@ impl Batch {
     }
 
     /// Writes a session that claims a name at once: others before it may have given it up, and a refusal concerns it alone.
-    async fn claim(&mut self, tx: &mut Tx, session: &Session, columns: &str) -> Result<Result<()>> {
+    async fn claim(&mut self, tx: &mut Tx, session: &Session, columns: SessionColumns) -> Result<Result<()>> {
         self.flush(tx).await?;
         tx.execute(SAVE, &[]).await?;
-        let outcome = tx.try_execute(REPLACE_SESSIONS, &args![format!("[{columns}]")]).await?;
+        let outcome = replace(tx, &[columns]).await?;
         if outcome == Outcome::Duplicate {
             tx.execute(RESTORE, &[]).await?;
         }
@@ -159,8 +159,8 @@ impl Batch {
     async fn flush(&mut self, tx: &mut Tx) -> Result<()> {
         let replacements = std::mem::take(&mut self.replacements);
         if !replacements.is_empty() {
-            let done = tx.execute(REPLACE_SESSIONS, &args![format!("[{}]", replacements.join(","))]).await?;
-            if done != replacements.len() as u64 {
+            let done = replace(tx, &replacements).await?;
+            if done != Outcome::Done(replacements.len() as u64) {
                 // They are locked: this takes someone who writes past us. Nothing is committed.
                 return Err(Error::of(code::STORE_FAILED, "sessions changed while they were locked"));
             }

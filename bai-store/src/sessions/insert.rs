@@ -56,45 +56,13 @@ async fn insert_one(
         ledger.require_room(&session)?;
     }
     session.version = 1;
-    if insert_row(tx, SessionColumns::of(&session)?).await? == 0 {
+    if tx.execute(INSERT, &SessionColumns::of(&session)?.args()).await? == 0 {
         let existing = occupant(tx, &session).await?;
         return Err(rules::session_exists(existing, &session.name));
     }
     ledger.enter(&session);
     let events = events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
     Ok(Committed { session, events })
-}
-
-async fn insert_row(tx: &mut Tx, row: SessionColumns<'_>) -> Result<u64> {
-    let args = args![
-        row.id,
-        row.version,
-        row.access_key,
-        row.name,
-        row.living,
-        row.user_id,
-        row.user_email,
-        row.domain,
-        row.project_id,
-        row.project,
-        row.resource_group,
-        row.session_type,
-        row.cluster_mode,
-        row.cluster_size,
-        row.status,
-        row.status_info,
-        row.result,
-        row.startup_command,
-        row.created_at,
-        row.starts_at,
-        row.terminated_at,
-        row.scheduled_at,
-        row.latest_at,
-        row.image_list,
-        row.agent_list,
-        row.doc,
-    ];
-    tx.execute(INSERT, &args).await
 }
 
 /// The session that has the id, or lives under the name.

@@ -1,7 +1,5 @@
 //! Writing the rows of sessions: themselves, their kernels, their events.
 
-use std::borrow::Cow;
-
 use bai_core::error::Result;
 use bai_core::memory::store::fields;
 use bai_core::port::store::SessionEvent;
@@ -9,8 +7,8 @@ use bai_core::session::{Kernel, Session};
 use serde::Serialize;
 
 use crate::convert::{corrupt, micros, plain, to_doc};
-use crate::db::{Tx, args};
-use crate::dialect::{ADD_EVENTS, PUT_KERNELS, statements};
+use crate::db::{Arg, Outcome, Tx, args};
+use crate::dialect::{ADD_EVENTS, Dialect, PUT_KERNELS, REPLACE_SESSIONS, statements};
 
 statements! {
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
@@ -18,25 +16,25 @@ statements! {
 
 /// The columns of a session.
 #[derive(Debug, Serialize)]
-pub(super) struct SessionColumns<'a> {
+pub(super) struct SessionColumns {
     pub(super) id: String,
     pub(super) version: i64,
-    pub(super) access_key: Cow<'a, str>,
-    pub(super) name: Cow<'a, str>,
+    pub(super) access_key: String,
+    pub(super) name: String,
     pub(super) living: bool,
     pub(super) user_id: String,
-    pub(super) user_email: Cow<'a, str>,
-    pub(super) domain: Cow<'a, str>,
+    pub(super) user_email: String,
+    pub(super) domain: String,
     pub(super) project_id: String,
-    pub(super) project: Cow<'a, str>,
-    pub(super) resource_group: Cow<'a, str>,
+    pub(super) project: String,
+    pub(super) resource_group: String,
     pub(super) session_type: &'static str,
     pub(super) cluster_mode: &'static str,
     pub(super) cluster_size: i64,
     pub(super) status: &'static str,
-    pub(super) status_info: Option<Cow<'a, str>>,
+    pub(super) status_info: Option<String>,
     pub(super) result: &'static str,
-    pub(super) startup_command: Option<Cow<'a, str>>,
+    pub(super) startup_command: Option<String>,
     pub(super) created_at: i64,
     pub(super) starts_at: Option<i64>,
     pub(super) terminated_at: Option<i64>,
@@ -67,30 +65,30 @@ struct EventColumns {
     doc: String,
 }
 
-impl<'a> SessionColumns<'a> {
-    pub(super) fn of(session: &'a Session) -> Result<Self> {
+impl SessionColumns {
+    pub(super) fn of(session: &Session) -> Result<Self> {
         let owner = &session.owner;
         let images: Vec<_> = session.kernels.iter().map(|kernel| kernel.image.as_str()).collect();
         let agents: Vec<_> = fields::agents(session).collect();
         Ok(Self {
             id: session.id.to_string(),
             version: session.version,
-            access_key: plain(owner.access_key.as_str()),
-            name: plain(&session.name),
+            access_key: text(owner.access_key.as_str()),
+            name: text(&session.name),
             living: !session.status.is_dead(),
             user_id: owner.user_id.to_string(),
-            user_email: plain(&owner.email),
-            domain: plain(&owner.domain),
+            user_email: text(&owner.email),
+            domain: text(&owner.domain),
             project_id: owner.project_id.to_string(),
-            project: plain(&owner.project),
-            resource_group: plain(&session.resource_group),
+            project: text(&owner.project),
+            resource_group: text(&session.resource_group),
             session_type: fields::type_name(session.session_type),
             cluster_mode: fields::cluster_mode_name(session.cluster_mode),
             cluster_size: kernel_count(session),
             status: session.status.as_str(),
-            status_info: session.status_info.as_deref().map(plain),
+            status_info: session.status_info.as_deref().map(text),
             result: session.result.as_str(),
-            startup_command: session.spec.startup_command.as_deref().map(plain),
+            startup_command: session.spec.startup_command.as_deref().map(text),
             created_at: micros(session.created_at),
             starts_at: session.starts_at.map(micros),
             terminated_at: session.terminated_at.map(micros),
@@ -101,11 +99,66 @@ impl<'a> SessionColumns<'a> {
             doc: to_doc(session)?,
         })
     }
+
+    /// As arguments of one statement, in the order of the columns.
+    pub(super) fn args(&self) -> [Arg<'_>; 26] {
+        args![
+            &self.id,
+            self.version,
+            &self.access_key,
+            &self.name,
+            self.living,
+            &self.user_id,
+            &self.user_email,
+            &self.domain,
+            &self.project_id,
+            &self.project,
+            &self.resource_group,
+            self.session_type,
+            self.cluster_mode,
+            self.cluster_size,
+            self.status,
+            self.status_info.as_deref(),
+            self.result,
+            self.startup_command.as_deref(),
+            self.created_at,
+            self.starts_at,
+            self.terminated_at,
+            self.scheduled_at.as_deref(),
+            self.latest_at,
+            &self.image_list,
+            &self.agent_list,
+            &self.doc,
+        ]
+    }
+}
+
+/// Replaces sessions, each at the version it was read at. How many rows there were, or the constraint that one broke.
+pub(super) async fn replace(tx: &mut Tx, sessions: &[SessionColumns]) -> Result<Outcome> {
+    match tx.dialect() {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            let mut replaced = 0;
+            for session in sessions {
+                match tx.try_execute(REPLACE_SESSIONS, &session.args()).await? {
+                    Outcome::Done(rows) => replaced += rows,
+                    broken => return Ok(broken),
+                }
+            }
+            Ok(Outcome::Done(replaced))
+        }
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => tx.try_execute(REPLACE_SESSIONS, &args![to_doc(&sessions)?]).await,
+    }
+}
+
+fn text(text: &str) -> String {
+    plain(text).into_owned()
 }
 
 /// In the order that lists have: by the first, then the second, …
 fn joined(texts: &[&str]) -> String {
-    plain(&texts.join("\u{1}")).into_owned()
+    text(&texts.join("\u{1}"))
 }
 
 impl KernelColumns {
@@ -114,8 +167,8 @@ impl KernelColumns {
             session_id: session.id.to_string(),
             place,
             id: kernel.id.to_string(),
-            image: plain(&kernel.image).into_owned(),
-            agent_id: kernel.agent.as_ref().map(|agent| plain(agent.as_str()).into_owned()),
+            image: text(&kernel.image),
+            agent_id: kernel.agent.as_ref().map(|agent| text(agent.as_str())),
             status: kernel.status.as_str(),
             holds: !kernel.allocated.is_zero(),
             allocated: to_doc(&kernel.allocated)?,

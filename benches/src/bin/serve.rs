@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bai::Result;
 use bai_benches::server::{ServerProcess, program};
 use bai_benches::{failed, header, median, print};
+use bai_core::Result;
 
 const STARTS: usize = 9;
 /// What is done after the start is done by then.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::get;
-use bai::{Client, Credentials, NewSession, Result};
 use bai_benches::load::{Load, Outcome};
 use bai_benches::server::ServerProcess;
 use bai_benches::{failed, header, median, print};
+use bai_client::{Client, Credentials, NewSession};
+use bai_core::Result;
 
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 3;

@@ -149,8 +149,8 @@ impl ComputeContainer {
     }
 
     async fn live_stat(&self, context: &Context<'_>) -> Result<Option<JsonString>> {
-        let stats = manager(context)?.sessions().live_stats(self.kernel().id);
-        Ok(stats.and_then(|stats| JsonString::of(&stats)))
+        let report = manager(context)?.sessions().last_report(self.kernel());
+        Ok(report.and_then(|report| JsonString::of(report.stats.as_ref()?)))
     }
 
     async fn last_stat(&self) -> Option<JsonString> {

@@ -168,8 +168,8 @@ impl ComputeSession {
         Some(Vec::new())
     }
 
-    async fn idle_checks(&self) -> Option<JsonString> {
-        Some(JsonString::empty())
+    async fn idle_checks(&self, context: &Context<'_>) -> Result<Option<JsonString>> {
+        Ok(JsonString::of(&manager(context)?.sessions().idle_checks(&self.0)))
     }
 
     async fn agent_ids(&self) -> Option<Vec<Option<String>>> {

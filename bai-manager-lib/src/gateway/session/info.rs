@@ -1,7 +1,5 @@
 //! `GET /session/{s}`: most fields are Python text forms (spec rest-manager.md, section 2.5).
 
-use std::collections::BTreeMap;
-
 use axum::extract::State;
 use bai_core::execution::KernelStats;
 use bai_core::{ProjectId, Session, Timestamp, UserId};
@@ -11,6 +9,7 @@ use serde_json::{Map, Value};
 use super::Target;
 use crate::gateway::failure::Reply;
 use crate::gateway::{Gateway, python, reply};
+use crate::idle::IdleChecks;
 
 /// The reply, borrowing from the session: this is the most frequent request of all.
 #[derive(Debug, Serialize)]
@@ -40,13 +39,13 @@ struct Info<'a> {
     termination_time: Option<String>,
     num_queries_executed: u64,
     last_stat: Option<Stat<'a>>,
-    idle_checks: BTreeMap<String, Value>,
+    idle_checks: IdleChecks,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Stat<'a> {
-    Live(KernelStats),
+    Live(&'a KernelStats),
     Last(&'a Value),
 }
 
@@ -55,10 +54,12 @@ pub(in crate::gateway) async fn info(State(gateway): State<Gateway>, target: Tar
     let sessions = gateway.manager().sessions();
     let session = sessions.resolve(&target.scope, &target.reference, false).await?;
     let main = session.main();
-    let live = sessions.live_stats(main.id).map(Stat::Live);
+    let report = sessions.last_report(main);
+    let live = report.as_ref().and_then(|report| report.stats.as_ref()).map(Stat::Live);
     let mut info = describe(&session, gateway.manager().backends().clock.now());
     info.last_stat = live.or_else(|| main.last_stat.as_ref().map(Stat::Last));
     info.num_queries_executed = sessions.queries_executed(session.id);
+    info.idle_checks = sessions.idle_checks(&session);
     reply::ok(&info)
 }
 
@@ -90,7 +91,7 @@ fn describe(session: &Session, now: Timestamp) -> Info<'_> {
         termination_time: session.terminated_at.map(python::datetime),
         num_queries_executed: 0,
         last_stat: None,
-        idle_checks: BTreeMap::new(),
+        idle_checks: IdleChecks::new(),
     }
 }
 

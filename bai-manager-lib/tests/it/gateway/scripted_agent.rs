@@ -128,6 +128,7 @@ fn report(state: &State, with_images: bool) -> AgentReport {
         stage: stage.clone(),
         batch: None,
         stats: None,
+        unused_ms: None,
     });
     AgentReport {
         agent: AgentId::new("i-scripted"),

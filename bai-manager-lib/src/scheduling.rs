@@ -1,0 +1,94 @@
+//! The scheduler's view of the cluster, kept hot: one [`Group`] per resource group that follows sessions, agents, limits and
+//! options by what has changed.
+//!
+//! What has changed is noted by name only ([`Inbox`]) and looked up when a pass begins, so nothing depends on the order in
+//! which notes arrive, and a note too many changes nothing. A group that gets into doubt is dropped and built afresh from
+//! memory; the result is the same.
+
+mod group;
+mod inbox;
+mod limits;
+mod options;
+mod project;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bai_core::port::store::Directory;
+use bai_core::slots::SlotTypes;
+use bai_core::{Session, SessionId};
+use bai_scheduler::{Holder, Plan};
+use parking_lot::Mutex;
+
+pub(crate) use group::{AgentFacts, Facts, HotGroup};
+pub(crate) use inbox::{Inbox, Notes};
+pub(crate) use project::outcome;
+
+/// The groups of all resource groups with a queue, as the manager that plans keeps them.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    hot: Mutex<BTreeMap<String, HotGroup>>,
+}
+
+impl Groups {
+    /// Forgets everything: another manager may have planned meanwhile.
+    pub(crate) fn clear(&self) {
+        self.hot.lock().clear();
+    }
+
+    /// Forgets a group: the next pass builds it afresh.
+    pub(crate) fn forget(&self, name: &str) {
+        self.hot.lock().remove(name);
+    }
+
+    /// Makes a group, unless there is one that knows these slots. Says whether it is new, and has to be told of all sessions.
+    pub(crate) fn open(&self, name: &str, directory: &Directory, types: &SlotTypes) -> bool {
+        let mut hot = self.hot.lock();
+        let is_new = hot.get(name).is_none_or(|group| group.is_outdated(types));
+        if is_new {
+            hot.insert(name.to_owned(), HotGroup::new(name, directory, types));
+        }
+        is_new
+    }
+
+    /// Does something with a group, if it is there.
+    pub(crate) fn with<T>(&self, name: &str, work: impl FnOnce(&mut HotGroup) -> T) -> Option<T> {
+        self.hot.lock().get_mut(name).map(work)
+    }
+
+    /// Brings a group up to date and makes a pass. Says which other groups have to look again, because an owner uses less.
+    ///
+    /// # Errors
+    /// `Invalid` when a record cannot be scheduled at all; the group is then to be forgotten.
+    pub(crate) fn pass(&self, facts: &Facts<'_>) -> bai_core::Result<(Plan, Vec<String>)> {
+        let mut hot = self.hot.lock();
+        let elsewhere = usage_elsewhere(&hot, facts.name);
+        let Some(group) = hot.get_mut(facts.name) else { return Ok((Plan::default(), Vec::new())) };
+        let touched = group.follow(facts, elsewhere)?;
+        let plan = group.pass(facts.now);
+        Ok((plan, tell_others(&mut hot, facts.name, &touched)))
+    }
+
+    /// A placement has been recorded: this is the session now.
+    pub(crate) fn placed(&self, name: &str, session: Arc<Session>) {
+        self.with(name, |group| group.placed(session));
+    }
+
+    /// A placement could not be recorded.
+    pub(crate) fn not_placed(&self, name: &str, session: SessionId) {
+        self.with(name, |group| group.not_placed(session));
+    }
+}
+
+/// What the holders that changed elsewhere use in all groups but this one.
+fn usage_elsewhere(hot: &BTreeMap<String, HotGroup>, name: &str) -> Vec<group::Elsewhere> {
+    let Some(group) = hot.get(name) else { return Vec::new() };
+    let others = || hot.iter().filter(|(other, _)| *other != name).map(|(_, group)| group);
+    group.changed_elsewhere().map(|holder| group::Elsewhere::sum(holder, others())).collect()
+}
+
+/// Notes in the other groups whose usage has changed here.
+fn tell_others(hot: &mut BTreeMap<String, HotGroup>, name: &str, touched: &[Holder]) -> Vec<String> {
+    let others = hot.iter_mut().filter(|(other, _)| *other != name && !touched.is_empty());
+    others.filter_map(|(other, group)| group.note_elsewhere(touched).then(|| other.clone())).collect()
+}

@@ -1,0 +1,309 @@
+//! One resource group, hot.
+
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bai_core::port::store::Directory;
+use bai_core::slots::{ResourceSlots, SlotTypes};
+use bai_core::{AgentId, Result, Session, SessionId, Timestamp};
+use bai_scheduler::explain::Explanation;
+use bai_scheduler::{Agent, Delta, Dependency, Group, Holder, Options, Owner, Plan, Unplaced};
+use chrono::TimeDelta;
+
+use super::inbox::Notes;
+use super::limits::{Rows, Source, holders};
+use super::options::options;
+use super::project::{Context, deltas, owner};
+
+/// Agents are looked at again after this time, since other managers take reports too.
+const AGENTS_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// What a group is brought up to date with.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    /// Name of the group.
+    pub(crate) name: &'a str,
+    pub(crate) now: Timestamp,
+    pub(crate) directory: Arc<Directory>,
+    /// The agents, unless nothing about them has changed.
+    pub(crate) agents: Option<AgentFacts>,
+    /// What has changed.
+    pub(crate) notes: Notes,
+    /// The living sessions that the notes name.
+    pub(crate) sessions: HashMap<SessionId, Arc<Session>>,
+    /// Of the sessions that waiting ones depend on.
+    pub(crate) dependencies: BTreeMap<SessionId, Dependency>,
+}
+
+/// The agents of a group.
+#[derive(Debug)]
+pub(crate) struct AgentFacts {
+    /// Which state of the agents this is.
+    pub(crate) version: u64,
+    pub(crate) agents: Vec<Agent>,
+    /// Types of all slots that any agent offers, in whichever group.
+    pub(crate) types: SlotTypes,
+}
+
+/// What a holder uses in other groups.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    holder: Holder,
+    slots: ResourceSlots,
+    sessions: [u32; 2],
+}
+
+impl Elsewhere {
+    pub(super) fn sum<'a>(holder: &Holder, others: impl Iterator<Item = &'a HotGroup>) -> Self {
+        let mut sum = Self { holder: holder.clone(), slots: ResourceSlots::new(), sessions: [0, 0] };
+        for other in others {
+            sum.slots.add(&other.group.used_by(holder));
+            let [public, private] = other.group.sessions_of(holder);
+            sum.sessions[0] = sum.sessions[0].saturating_add(public);
+            sum.sessions[1] = sum.sessions[1].saturating_add(private);
+        }
+        sum
+    }
+}
+
+/// A resource group that follows the records.
+#[derive(Debug)]
+pub(crate) struct HotGroup {
+    group: Group,
+    /// The sessions as the group knows them.
+    known: HashMap<SessionId, Arc<Session>>,
+    agents: BTreeMap<AgentId, Agent>,
+    /// Which state of the agents that is, and when it was looked at.
+    agents_seen: Option<(u64, Instant)>,
+    types: SlotTypes,
+    directory: Option<Arc<Directory>>,
+    limits: HashMap<Holder, Source>,
+    /// Holders whose usage in other groups has changed.
+    elsewhere: HashSet<Holder>,
+    /// Reasons that are not recorded yet, those of the first sessions first.
+    news: BTreeMap<SessionId, Arc<Explanation>>,
+}
+
+impl HotGroup {
+    pub(super) fn new(name: &str, directory: &Directory, types: &SlotTypes) -> Self {
+        let row = directory.resource_groups.get(name);
+        Self {
+            group: Group::new(row.map_or_else(Options::default, options), types.clone()),
+            known: HashMap::new(),
+            agents: BTreeMap::new(),
+            agents_seen: None,
+            types: types.clone(),
+            directory: None,
+            limits: HashMap::new(),
+            elsewhere: HashSet::new(),
+            news: BTreeMap::new(),
+        }
+    }
+
+    /// A group that knows these facts and has made a pass, to be looked at only.
+    ///
+    /// # Errors
+    /// `Invalid` when a record cannot be scheduled at all.
+    pub(crate) fn afresh(facts: &Facts<'_>) -> Result<Self> {
+        let types = facts.agents.as_ref().map(|agents| agents.types.clone()).unwrap_or_default();
+        let mut group = Self::new(facts.name, &facts.directory, &types);
+        group.follow(facts, Vec::new())?;
+        group.pass(facts.now);
+        Ok(group)
+    }
+
+    /// Whether the group need not look at the agents again.
+    pub(crate) fn has_agents(&self, version: u64) -> bool {
+        self.agents_seen.is_some_and(|(seen, at)| seen == version && at.elapsed() < AGENTS_MAX_AGE)
+    }
+
+    /// Whether other slots are offered than the group was built with: it has to be built afresh.
+    pub(crate) fn is_outdated(&self, types: &SlotTypes) -> bool {
+        self.types != *types
+    }
+
+    /// Brings the group up to date, and says whose usage has changed.
+    pub(super) fn follow(&mut self, facts: &Facts<'_>, elsewhere: Vec<Elsewhere>) -> Result<Vec<Holder>> {
+        if let Some(facts) = &facts.agents {
+            self.follow_agents(&facts.agents)?;
+            self.agents_seen = Some((facts.version, Instant::now()));
+        }
+        self.follow_directory(facts)?;
+        for Elsewhere { holder, slots, sessions } in elsewhere {
+            self.elsewhere.remove(&holder);
+            self.group.apply(Delta::UsedElsewhere(holder, slots, sessions))?;
+        }
+        for (id, outcome) in &facts.notes.outcomes {
+            self.group.apply(Delta::Dependency(*id, *outcome))?;
+        }
+        let rows = LazyCell::new(|| Rows::of(&facts.directory));
+        let mut touched = HashSet::new();
+        for id in &facts.notes.sessions {
+            let Some(owner) = self.follow_session(*id, facts, &rows)? else { continue };
+            touched.extend(holders(&owner));
+        }
+        Ok(touched.into_iter().collect())
+    }
+
+    /// Brings one session up to date, and says whose it is if it has changed.
+    fn follow_session<'a>(
+        &mut self,
+        id: SessionId,
+        facts: &Facts<'_>,
+        rows: &impl Deref<Target = Rows<'a>>,
+    ) -> Result<Option<Owner>> {
+        let new = facts.sessions.get(&id);
+        let old = self.known.get(&id).cloned();
+        if old.as_ref().zip(new).is_some_and(|(old, new)| old.version >= new.version) {
+            return Ok(None);
+        }
+        let Some(owner) = new.or(old.as_ref()).map(|session| owner(session)) else { return Ok(None) };
+        for holder in holders(&owner) {
+            if !self.limits.contains_key(&holder) {
+                self.limit(&holder, rows)?;
+            }
+        }
+        let context = Context { dependencies: &facts.dependencies, lifetime: self.lifetime(&owner) };
+        for delta in deltas(id, old.as_deref(), new.map(AsRef::as_ref), &context) {
+            self.group.apply(delta)?;
+        }
+        if let Some(session) = new {
+            self.known.insert(id, session.clone());
+        } else {
+            self.known.remove(&id);
+            self.news.remove(&id);
+        }
+        Ok(Some(owner))
+    }
+
+    /// Longest life of a session of this owner.
+    fn lifetime(&self, owner: &Owner) -> Option<TimeDelta> {
+        let Some(Source::Keypair(policy)) = self.limits.get(&Holder::Keypair(owner.access_key.clone()))
+        else {
+            return None;
+        };
+        let seconds = i64::try_from(policy.max_session_lifetime).ok().filter(|seconds| *seconds > 0)?;
+        TimeDelta::try_seconds(seconds)
+    }
+
+    fn follow_agents(&mut self, agents: &[Agent]) -> Result<()> {
+        for agent in agents {
+            if self.agents.get(&agent.id) != Some(agent) {
+                self.group.apply(Delta::Agent(Box::new(agent.clone())))?;
+                self.agents.insert(agent.id.clone(), agent.clone());
+            }
+        }
+        if self.agents.len() > agents.len() {
+            let present: HashSet<_> = agents.iter().map(|agent| &agent.id).collect();
+            let gone: Vec<_> = self.agents.keys().filter(|id| !present.contains(id)).cloned().collect();
+            for id in gone {
+                self.agents.remove(&id);
+                self.group.apply(Delta::AgentLeft(id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over options and limits that have changed.
+    fn follow_directory(&mut self, facts: &Facts<'_>) -> Result<()> {
+        let before = self.directory.replace(facts.directory.clone());
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &facts.directory)) else {
+            return Ok(());
+        };
+        let row = |directory: &Directory| directory.resource_groups.get(facts.name).cloned();
+        let now = row(&facts.directory);
+        if row(&before) != now {
+            self.group
+                .apply(Delta::Options(Box::new(now.as_ref().map_or_else(Options::default, options))))?;
+        }
+        if *before == *facts.directory {
+            return Ok(());
+        }
+        let rows = Rows::of(&facts.directory);
+        for holder in self.limits.keys().cloned().collect::<Vec<_>>() {
+            self.limit(&holder, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the group the limits of a holder if they are news.
+    fn limit(&mut self, holder: &Holder, rows: &Rows<'_>) -> Result<()> {
+        let source = rows.source(holder);
+        if self.limits.get(holder) != Some(&source) {
+            self.group.apply(Delta::Limits(holder.clone(), Box::new(source.limits(&self.types))))?;
+            self.limits.insert(holder.clone(), source);
+        }
+        Ok(())
+    }
+
+    /// Makes a pass.
+    pub(super) fn pass(&mut self, now: Timestamp) -> Plan {
+        let plan = self.group.pass(now);
+        for Unplaced { session, explanation, .. } in &plan.unplaced {
+            self.news.insert(*session, explanation.clone());
+        }
+        plan
+    }
+
+    /// A placement has been recorded: this is the session now.
+    pub(super) fn placed(&mut self, session: Arc<Session>) {
+        self.news.remove(&session.id);
+        self.known.insert(session.id, session);
+    }
+
+    /// A placement was not recorded: the session still waits, as far as is known.
+    pub(super) fn not_placed(&mut self, session: SessionId) {
+        if let Err(error) = self.group.apply(Delta::Requeued(session, Vec::new())) {
+            tracing::error!(%session, %error, "a session cannot wait again");
+        }
+    }
+
+    /// At most `most` sessions with reasons that are not recorded yet.
+    pub(crate) fn take_news(&mut self, most: usize) -> Vec<(SessionId, Arc<Explanation>)> {
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(news) = self.news.pop_first()
+        {
+            taken.push(news);
+        }
+        taken
+    }
+
+    /// Puts back a reason that is to be recorded later, unless there is a newer one.
+    pub(crate) fn put_back(&mut self, session: SessionId, explanation: Arc<Explanation>) {
+        self.news.entry(session).or_insert(explanation);
+    }
+
+    /// Whether reasons are left to record.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Why a session waits; `None` for one that does not.
+    pub(crate) fn explain(&mut self, session: SessionId) -> Option<Unplaced> {
+        self.group.explain(session)
+    }
+
+    /// All sessions that wait and why.
+    pub(crate) fn waiting(&mut self) -> Vec<Unplaced> {
+        self.group.waiting()
+    }
+
+    pub(super) fn changed_elsewhere(&self) -> impl Iterator<Item = &Holder> {
+        self.elsewhere.iter()
+    }
+
+    /// Notes that holders use more or less in another group; whether it concerns this one.
+    pub(super) fn note_elsewhere(&mut self, touched: &[Holder]) -> bool {
+        let ours = touched.iter().filter(|holder| self.limits.contains_key(holder));
+        let before = self.elsewhere.len();
+        self.elsewhere.extend(ours.cloned());
+        self.elsewhere.len() > before
+    }
+}
+
+#[cfg(test)]
+mod tests;
