@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! scratch/<kernel id>/work      → /home/work            owned by the user
-//!                     config    → /home/config          environ.txt, resource.txt, bin/<runtime>
+//!                     config    → /home/config          environ.txt, resource.txt, bin/<runtime>, ssh/id_cluster
 //!                     control   → /opt/kernel/control   runner.json, runner.sock: private to agent and runner
 //!                     kernel.json, console.log          not visible inside
 //! ```
+
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -71,6 +73,7 @@ impl Layout {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        self.join_cluster(&record.spec, owner)?;
         match record.spec.bootstrap_script.as_deref().filter(|_| fresh) {
             Some(script) => Home::open(&self.work, owner)
                 .map_err(io::Error::other)?
@@ -78,6 +81,19 @@ impl Layout {
                 .map_err(io::Error::from),
             None => Ok(()),
         }
+    }
+}
+
+impl Layout {
+    /// Gives the kernel the keys of its session.
+    fn join_cluster(&self, spec: &KernelSpec, owner: (u32, u32)) -> io::Result<()> {
+        let Some(cluster) = &spec.cluster else { return Ok(()) };
+        ssh::write_keys(&self.config, &cluster.ssh, owner)?;
+        let introduced = Home::open(&self.work, owner).and_then(|home| ssh::introduce(&home, &cluster.ssh));
+        if let Err(error) = introduced {
+            tracing::warn!(kernel = %spec.kernel.id, %error, "the SSH files of the user are left as they are");
+        }
+        Ok(())
     }
 }
 

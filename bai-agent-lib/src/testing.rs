@@ -21,5 +21,6 @@ pub(crate) fn spec() -> KernelSpec {
         preopen_ports: Vec::new(),
         startup_command: None,
         batch_timeout: None,
+        cluster: None,
     }
 }

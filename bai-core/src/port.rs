@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod backend;
+pub mod cluster;
 pub mod config;
 pub mod counter;
 pub mod events;

@@ -14,7 +14,7 @@ use bai_core::port::{
     AgentStore, ConfigStore, Counter, Events, IdentityStore, ImageStore, Lease, LogStore, ManagerApi,
     SessionStore,
 };
-use bai_core::{Clock, Error, ErrorKind, Result};
+use bai_core::{Clock, Error, ErrorKind, Result, Secret};
 use tokio::sync::{broadcast, mpsc};
 
 use self::core::{Core, DirtyGroups, Doubt};
@@ -61,6 +61,9 @@ pub struct Backends {
     pub counter: Arc<dyn Counter>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Secret of the cluster, which keys of sessions are derived from: the same for all managers, and for ever. It must not
+    /// be in the store.
+    pub secret: Secret<[u8; 32]>,
 }
 
 /// The control plane. Clones share it; its background work ends when the last one is dropped.

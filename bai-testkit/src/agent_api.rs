@@ -96,6 +96,7 @@ impl AgentUnderTest {
             preopen_ports: vec![9123],
             startup_command: None,
             batch_timeout: None,
+            cluster: None,
         }
     }
 

@@ -16,7 +16,7 @@ const FILE: &str = "secrets.json";
 /// What a data directory keeps secret.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Secrets {
-    /// Encrypts secret keys in the store: 32 bytes in hexadecimal.
+    /// Encrypts secret keys in the store, and the keys of sessions follow from it: 32 bytes in hexadecimal.
     store_key: Secret,
     /// Password of the first superadmin.
     pub(crate) admin_password: Secret,
@@ -43,7 +43,8 @@ impl Secrets {
         }
     }
 
-    /// The key that encrypts secret keys in the store.
+    /// The key that encrypts secret keys in the store and that the keys of sessions follow from. All managers of a cluster have the
+    /// same.
     pub(crate) fn store_key(&self) -> Result<[u8; 32]> {
         let mut key = [0; 32];
         hex::decode_to_slice(self.store_key.reveal(), &mut key)

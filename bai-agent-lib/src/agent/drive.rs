@@ -149,6 +149,7 @@ impl Core {
             image_labels: record.spec.image_labels.clone(),
             ports: record.ports.clone(),
             uid_gid: self.options.uid_gid,
+            cluster: record.spec.cluster.as_ref().map(|cluster| cluster.network.clone()),
         }
     }
 

@@ -86,5 +86,6 @@ fn unknown_spec(started: &Started) -> KernelSpec {
         preopen_ports: Vec::new(),
         startup_command: None,
         batch_timeout: None,
+        cluster: None,
     }
 }

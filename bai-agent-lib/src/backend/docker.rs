@@ -9,8 +9,12 @@
 //! Any image will do: the runner is static and mounted, and what the image would start by itself is ignored. The runner
 //! is root with six capabilities, to prepare the kernel and to end it; user code is the user of the runner's
 //! configuration, without capabilities and unable to gain any. The engine's own system call filter stays on. Ports are
-//! published on the loopback address. Kernels on the engine's default bridge can reach each other; give each session a
-//! network of its own where they must not.
+//! published on the loopback address.
+//!
+//! A session of several kernels has a network of its own, in which they know each other by host name: a bridge, or an
+//! overlay of the swarm when the kernels are on several engines. A manager of the swarm must be among those. Other kernels
+//! are on the engine's default bridge, where they can reach each other but no such network. An engine has room for about
+//! thirty bridges; its setting `default-address-pools` makes more.
 //!
 //! Nothing of a kernel's state is kept in this process. Containers are named `kernel.<kernel id>.<generation>` and carry
 //! labels with the agent, kernel, generation and session, by which a back end opened later, after a crash, finds them
@@ -39,13 +43,14 @@ mod events;
 mod found;
 mod image;
 mod label;
+mod network;
 mod options;
 mod pull;
 mod turn;
 mod usage;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bai_core::error::{Error, Result, code};
@@ -66,6 +71,7 @@ use self::engine::{Engine, Failure};
 use self::events::Watch;
 use self::found::{Exits, Found, Stage};
 use self::image::Catalogue;
+use self::network::Networks;
 use self::turn::Turns;
 use self::usage::Meters;
 use super::process::RUNNER_SOCKET;
@@ -74,6 +80,10 @@ pub use self::options::{DockerOptions, RegistryLogin};
 
 /// Added to the deadline of starts and stops, which the engine serves slowly when the host is busy.
 const HEAVY: Duration = Duration::from_mins(1);
+
+/// Longest wait for a network that another engine of the swarm makes, and the pause between looks.
+const NETWORK_WAIT: Duration = Duration::from_secs(30);
+const NETWORK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs kernels as containers. Dropping it leaves them running.
 #[derive(Debug, Clone)]
@@ -90,6 +100,7 @@ struct Inner {
     exits: Exits,
     meters: Meters,
     turns: Turns,
+    networks: Networks,
 }
 
 impl DockerBackend {
@@ -110,7 +121,9 @@ impl DockerBackend {
             exits: Exits::default(),
             meters: Meters::default(),
             turns: Turns::default(),
+            networks: Networks::default(),
         };
+        inner.networks.sweep(&inner.engine, inner.options.agent.as_str()).await?;
         Ok(Self(Arc::new(inner)))
     }
 }
@@ -135,10 +148,22 @@ fn capability(info: &SystemInfo) -> BackendCapability {
 }
 
 impl Inner {
+    /// Starts it in the network of its session. Nothing is left of the network when that fails.
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
+        let hold = self.networks.hold(spec).await;
+        let started = self.start_in_network(spec).await;
+        if hold.is_some() && started.is_err() {
+            drop(hold);
+            self.networks.release(&self.engine, spec.session).await;
+        }
+        started
+    }
+
+    async fn start_in_network(&self, spec: &StartSpec) -> Result<Started> {
         if let Some(started) = self.settle(spec).await? {
             return Ok(started);
         }
+        self.networks.make(&self.engine, self.options.agent.as_str(), spec).await?;
         let body = container::definition(&self.options, spec, self.cores);
         let name = Some(container::name(spec.kernel));
         let options = CreateContainerOptions { name, ..CreateContainerOptions::default() };
@@ -181,12 +206,13 @@ impl Inner {
 
     /// Starts a container that was made. One that cannot be started is removed.
     async fn run(&self, id: String, spec: &StartSpec) -> Result<Started> {
-        let started = self.engine.docker.start_container(&id, None::<StartContainerOptions>);
-        if let Err(failure) = self.engine.long_call(HEAVY, started).await {
+        if let Err(failure) = self.launch(&id, spec).await {
             if matches!(failure, Failure::Refused(..)) {
                 let _ = self.delete(&id, true).await;
             }
-            return Err(Error::from(failure).with("kernel", spec.kernel.id));
+            let error =
+                if network::is_awaited(spec, &failure) { network::never_made() } else { failure.into() };
+            return Err(error.with("kernel", spec.kernel.id));
         }
         Ok(Started {
             kernel: spec.kernel,
@@ -196,6 +222,20 @@ impl Inner {
             exit: None,
             gaps: self.capability.gaps.clone(),
         })
+    }
+
+    /// Starts a container, once its network is there.
+    async fn launch(&self, id: &str, spec: &StartSpec) -> Result<(), Failure> {
+        let deadline = Instant::now() + NETWORK_WAIT;
+        loop {
+            let started = self.engine.docker.start_container(id, None::<StartContainerOptions>);
+            match self.engine.long_call(HEAVY, started).await {
+                Err(failure) if network::is_awaited(spec, &failure) && Instant::now() < deadline => {
+                    tokio::time::sleep(NETWORK_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn stop(&self, kernel: KernelRef, grace: Duration) -> Result<()> {
@@ -214,8 +254,12 @@ impl Inner {
     }
 
     async fn remove(&self, kernel: KernelRef) -> Result<()> {
+        let session = found::clustered(&self.engine, &container::name(kernel)).await?;
         let removed = self.delete(&container::name(kernel), false).await;
         self.meters.forget(kernel);
+        if let (Some(session), Ok(())) = (session, &removed) {
+            self.networks.release(&self.engine, session).await;
+        }
         match removed {
             Ok(()) => Ok(()),
             Err(failure) if failure.is_missing() => Ok(()),
@@ -294,6 +338,7 @@ impl KernelBackend for DockerBackend {
 
     async fn list(&self) -> Result<Vec<Started>> {
         let found = found::find(&self.0.engine, format!("{OWNER}={}", self.0.options.agent)).await?;
+        self.0.networks.retry(&self.0.engine).await;
         self.0.describe(found).await
     }
 

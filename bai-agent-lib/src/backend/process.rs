@@ -3,6 +3,10 @@
 //! The sandboxes and their limits are described in [`bai_kernel_lib::sandbox`]. Images are the interpreters and compilers
 //! found in `PATH`; the runner is the binary named by each start.
 //!
+//! Kernels of one session share the host's network like all others, so their host names lead to the loopback address: two
+//! of them cannot listen on the same port, and kernels of other sessions reach it too. Sessions whose kernels are on
+//! several agents are refused.
+//!
 //! Nothing of a kernel's state is kept in this process. A kernel's control directory `<scratch>/<kernel>/control` holds
 //! the record of its sandbox, and the record counts only while its process number, start time and namespaces all match
 //! a living process. So a back end opened later, after a crash, finds the same kernels:
@@ -43,6 +47,7 @@ use bai_core::image::Image;
 use bai_core::port::KernelBackend;
 use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{BackendCapability, ExitNotice, StartSpec, Started};
+use bai_core::status::ClusterMode;
 use futures_util::StreamExt;
 use futures_util::future::join;
 use futures_util::stream::BoxStream;
@@ -264,6 +269,11 @@ impl Inner {
     async fn start(&self, spec: &StartSpec) -> Result<Started> {
         if !self.capability.isolates {
             let why = self.capability.gaps.last().cloned().unwrap_or_default();
+            return Err(Error::new(ErrorKind::Unsupported, why));
+        }
+        if spec.cluster.as_ref().is_some_and(|cluster| cluster.mode == ClusterMode::MultiNode) {
+            let why = "this agent runs kernels as processes, which share no network with those of other agents: multi-node \
+                       sessions need Docker engines in a swarm";
             return Err(Error::new(ErrorKind::Unsupported, why));
         }
         let environment = self.environment(&spec.image)?;

@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -86,6 +87,22 @@ impl Home {
         Ok(())
     }
 
+    /// Makes a directory with the exact mode, unless there is one. Its parents are made, too.
+    pub(crate) fn make_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        let shown = path.to_string_lossy();
+        let make = || {
+            let parent = self.make_parents(path.parent().unwrap_or(Path::new("")))?;
+            self.make_one(&parent, path.file_name().ok_or(Errno::EISDIR)?, mode)?;
+            self.beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        };
+        make().map(drop).map_err(|errno| failed(errno, &shown))
+    }
+
+    /// Writes one file by renaming a finished one into place, if its directory is not outside.
+    pub(crate) fn replace(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
+        self.write(&inner_path(path)?, content, mode).map_err(|errno| failed(errno, path))
+    }
+
     /// Writes one file by renaming a finished one into place. Directories on the way are made.
     pub(crate) fn write(&self, path: &Path, content: &[u8], mode: u32) -> nix::Result<()> {
         let parent = self.make_parents(path.parent().unwrap_or(Path::new("")))?;
@@ -108,23 +125,23 @@ impl Home {
         let mut parent = self.beneath(Path::new(""), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         let mut done = PathBuf::new();
         for name in path {
-            match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => {
-                    fchownat(
-                        &parent,
-                        name,
-                        Some(self.uid()),
-                        Some(self.gid()),
-                        AtFlags::AT_SYMLINK_NOFOLLOW,
-                    )?;
-                }
-                Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno),
-            }
+            self.make_one(&parent, name, 0o755)?;
             done.push(name);
             parent = self.beneath(&done, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         }
         Ok(parent)
+    }
+
+    /// Makes a directory in an open one, unless something is there.
+    fn make_one(&self, parent: &OwnedFd, name: &OsStr, mode: u32) -> nix::Result<()> {
+        match mkdirat(parent, name, Mode::from_bits_truncate(mode)) {
+            Ok(()) => {
+                let (uid, gid) = (Some(self.uid()), Some(self.gid()));
+                fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+            }
+            Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn beneath(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {

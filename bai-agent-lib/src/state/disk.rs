@@ -136,6 +136,11 @@ mod tests {
         }
         let again = DiskState::open(root.path()).unwrap();
         assert_eq!(again.load().unwrap(), [record.clone()]);
+        let path = state.scratch(record.kernel().id).join(FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(",\"cluster\":null"));
+        fs::write(&path, text.replace(",\"cluster\":null", "")).unwrap();
+        assert_eq!(again.load().unwrap(), [record.clone()], "written before there were clusters");
         again.remove(record.kernel().id).unwrap();
         again.remove(record.kernel().id).unwrap();
         assert!(again.load().unwrap().is_empty());

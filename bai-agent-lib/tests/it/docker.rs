@@ -3,6 +3,7 @@
 
 #[path = "process/client.rs"]
 mod client;
+mod cluster;
 mod conformance;
 mod engine;
 mod hostile;
@@ -10,3 +11,4 @@ mod image;
 mod kernel;
 mod lifecycle;
 mod registry;
+mod swarm;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(clippy::duplicate_mod)] // the Docker tests use the client of the process tests
 
+mod cluster;
 mod crash;
 mod devices;
 #[cfg(feature = "docker")]

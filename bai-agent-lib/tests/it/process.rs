@@ -3,6 +3,7 @@
 
 mod agent;
 mod client;
+mod cluster;
 mod conformance;
 mod ending;
 mod hostile;

@@ -59,6 +59,7 @@ mod backend {
             image_labels: SimulatedOptions::default().images.remove(0).labels,
             ports: Vec::new(),
             uid_gid: (1000, 1000),
+            cluster: None,
         }
     }
 

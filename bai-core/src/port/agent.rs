@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::execution::{ExecuteReply, ExecuteRequest, FileEntry, KernelStats, UploadFile};
 use crate::id::{AgentId, KernelId, SessionId};
 use crate::image::Image;
+use crate::port::cluster::ClusterSpec;
 use crate::session::{KernelExit, ServicePort};
 use crate::slots::{ResourceSlots, SlotTypes};
 
@@ -59,6 +60,9 @@ pub struct KernelSpec {
     pub startup_command: Option<String>,
     /// Longest run time of the startup command in seconds.
     pub batch_timeout: Option<u64>,
+    /// The other kernels of the session; `None` when there are none.
+    #[serde(default)]
+    pub cluster: Option<ClusterSpec>,
 }
 
 /// Stage of a kernel on its agent.

@@ -14,6 +14,7 @@ use crate::execution::KernelStats;
 use crate::id::SessionId;
 use crate::image::Image;
 use crate::port::agent::KernelRef;
+use crate::port::cluster::ClusterNetwork;
 use crate::session::KernelExit;
 
 /// What to start, with everything on the host already in place.
@@ -45,6 +46,9 @@ pub struct StartSpec {
     pub ports: Vec<(u16, u16)>,
     /// User and group id that user code runs as.
     pub uid_gid: (u32, u32),
+    /// The network that it shares with the other kernels of its session; `None` when there are none. A back end that cannot
+    /// give it refuses the start (`Unsupported`).
+    pub cluster: Option<ClusterNetwork>,
 }
 
 /// Resource limits of a kernel.

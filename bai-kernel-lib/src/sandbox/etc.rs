@@ -55,12 +55,11 @@ pub(super) fn personalize(root: &Root, spec: &SandboxSpec, gaps: &mut Vec<String
     for name in SECRET {
         gap(gaps, root.cover(&Path::new("/etc").join(name)), &format!("/etc/{name} is visible"));
     }
-    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     for (name, text) in [
         ("passwd", passwd(spec.uid, spec.gid)),
         ("group", group(spec.gid)),
         ("hostname", format!("{}\n", spec.hostname)),
-        ("hosts", format!("{}\n127.0.0.1 {}\n", hosts.trim_end(), spec.hostname)),
+        ("hosts", hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default(), spec)),
     ] {
         let source = site(GENERATED).join(name);
         step(name, fs::write(&source, text))?;
@@ -72,6 +71,14 @@ pub(super) fn personalize(root: &Root, spec: &SandboxSpec, gaps: &mut Vec<String
     }
     gap(gaps, resolver(root), "names may not resolve");
     Ok(())
+}
+
+/// The host's names, and those of the sandbox: it and what shares its network are reached on the loopback address.
+fn hosts(of_host: &str, spec: &SandboxSpec) -> String {
+    let names =
+        std::iter::once(&spec.hostname).chain(spec.aliases.iter().filter(|name| **name != spec.hostname));
+    let names = names.map(String::as_str).collect::<Vec<_>>().join(" ");
+    format!("{}\n127.0.0.1 {names}\n", of_host.trim_end())
 }
 
 /// Where the resolver's configuration is a link into `/run`, which begins empty, its text is copied there.
@@ -103,6 +110,16 @@ fn group(gid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn siblings_are_on_the_loopback_address() {
+        let text =
+            r#"{"state_dir": "/s", "command": [], "hostname": "sub1", "uid": 1, "gid": 1, "binds": []}"#;
+        let mut spec: SandboxSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(hosts("127.0.0.1 localhost\n", &spec), "127.0.0.1 localhost\n127.0.0.1 sub1\n");
+        spec.aliases = vec!["main1".into(), "sub1".into(), "sub2".into()];
+        assert_eq!(hosts("", &spec), "\n127.0.0.1 sub1 main1 sub2\n");
+    }
 
     #[test]
     fn every_id_has_one_name() {

@@ -33,6 +33,9 @@ pub struct SandboxSpec {
     pub environ: BTreeMap<String, String>,
     /// Host name inside.
     pub hostname: String,
+    /// Further names of this host: those of sandboxes that share its network.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// User id of user code inside. Without root it is the only one there is, whatever the id outside.
     pub uid: u32,
     /// Group id of user code inside.

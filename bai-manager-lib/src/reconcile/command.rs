@@ -289,7 +289,18 @@ async fn prepare(core: &Arc<Core>, agent: &AgentId, birth: Birth) -> Option<Kern
             let kernel =
                 session.kernel(birth.kernel.id).filter(|_| starting && is_current(&session, birth.kernel))?;
             let image = core.images.find(&kernel.image, &kernel.architecture).await;
-            Some(kernel_spec(&session, kernel, image.as_ref()))
+            match kernel_spec(&session, kernel, image.as_ref(), &core.backends.secret) {
+                Ok(spec) => Some(spec),
+                Err(error) => {
+                    let failure = StartFailure {
+                        code: error.code().id().to_owned(),
+                        message: error.to_string(),
+                        retryable: false,
+                    };
+                    not_started(core, agent, session.id, birth.kernel, &failure).await;
+                    None
+                }
+            }
         }
         Err(error) => {
             tracing::warn!(session = %birth.session.id, %error, "the session cannot be prepared yet");

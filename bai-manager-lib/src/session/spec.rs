@@ -4,14 +4,23 @@ use std::collections::BTreeMap;
 
 use bai_core::image::Image;
 use bai_core::port::agent::KernelSpec;
-use bai_core::{Kernel, Session};
+use bai_core::{Kernel, Result, Secret, Session};
 
+use super::cluster::cluster_spec;
 use super::registry::kernel_ref;
 
-/// The specification of `kernel` for its agent.
-pub(crate) fn kernel_spec(session: &Session, kernel: &Kernel, image: Option<&Image>) -> KernelSpec {
+/// The specification of `kernel` for its agent. `secret` is that of the cluster.
+///
+/// # Errors
+/// `Internal` when the keys of the session cannot be made.
+pub(crate) fn kernel_spec(
+    session: &Session,
+    kernel: &Kernel,
+    image: Option<&Image>,
+    secret: &Secret<[u8; 32]>,
+) -> Result<KernelSpec> {
     let is_main = kernel.id == session.main().id;
-    KernelSpec {
+    Ok(KernelSpec {
         kernel: kernel_ref(kernel),
         session: session.id,
         session_name: session.name.clone(),
@@ -27,7 +36,8 @@ pub(crate) fn kernel_spec(session: &Session, kernel: &Kernel, image: Option<&Ima
         preopen_ports: session.spec.preopen_ports.clone(),
         startup_command: session.spec.startup_command.clone().filter(|_| is_main),
         batch_timeout: session.spec.batch_timeout.filter(|_| is_main),
-    }
+        cluster: cluster_spec(session, secret)?,
+    })
 }
 
 /// The user's variables and ours; ours win, since programs rely on them.

@@ -1,9 +1,10 @@
 //! The ordinary life of sessions.
 
-use bai_core::KernelStatus;
 use bai_core::execution::{BatchOptions, ExecuteMode, ExecuteRequest, RunStatus};
+use bai_core::port::cluster::ClusterSpec;
 use bai_core::port::{LogStore, SessionStore};
 use bai_core::status::{ClusterMode, SessionResult, SessionStatus};
+use bai_core::{Kernel, KernelStatus, Session};
 
 use crate::world::{Manners, World, batch, small};
 
@@ -112,6 +113,47 @@ async fn kernels_of_a_cluster_know_each_other() {
         ("BACKENDAI_SERVICE_PORTS", "jupyter:http:8080"),
     ] {
         assert_eq!(environ.get(name).map(String::as_str), Some(value), "{name}");
+    }
+}
+
+/// What the agents were told of the cluster that the session's kernels are.
+fn told(world: &World, session: &Session) -> Vec<Option<ClusterSpec>> {
+    let spec = |kernel: &Kernel| world.agents.iter().find_map(|agent| agent.spec(kernel.id));
+    session.kernels.iter().map(|kernel| spec(kernel).unwrap().cluster).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kernels_of_a_cluster_share_a_network_and_keys() {
+    let world = World::new(&[8]).await;
+    let cluster = |name: &str| {
+        let mut request = small(name);
+        request.cluster_size = 3;
+        request
+    };
+    let session = world.create(cluster("first")).await.unwrap();
+    let all = told(&world, &session);
+    let one = all[0].clone().unwrap();
+    assert!(all.iter().all(|told| *told == Some(one.clone())), "the same for all: {all:?}");
+    assert_eq!(one.network.mode, ClusterMode::SingleNode);
+    assert_eq!(one.network.name, format!("bai-singlenode-{}", session.id));
+    assert_eq!(one.network.hosts, ["main1", "sub1", "sub2"]);
+
+    let other = world.create(cluster("other")).await.unwrap();
+    let other = told(&world, &other).remove(0).unwrap();
+    assert_ne!(other.network.name, one.network.name);
+    assert_ne!(other.ssh.public_key, one.ssh.public_key);
+    let alone = world.create(small("alone")).await.unwrap();
+    assert_eq!(told(&world, &alone), [None]);
+
+    world.manager().sessions().restart(&world.scope, "first").await.unwrap();
+    let session = world.stored(session.id).await;
+    assert_eq!(session.main().generation, 2);
+    assert_eq!(told(&world, &session), all, "kept by a restart");
+
+    let history = world.manager().sessions().history(session.id).await.unwrap();
+    let kept = format!("{}{history:?}", serde_json::to_string(&session).unwrap());
+    for line in one.ssh.private_key.reveal().lines().filter(|line| !line.starts_with('-')) {
+        assert!(!kept.contains(line), "the private key is nowhere stored");
     }
 }
 

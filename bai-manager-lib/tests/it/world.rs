@@ -251,6 +251,7 @@ fn empty_spec() -> KernelSpec {
         preopen_ports: Vec::new(),
         startup_command: None,
         batch_timeout: None,
+        cluster: None,
     }
 }
 
@@ -442,6 +443,7 @@ impl World {
             lease: Arc::new(MemoryLease::new()),
             counter: Arc::new(MemoryCounter::new()),
             clock: Arc::new(SystemClock),
+            secret: [7; 32].into(),
         };
         let dialer = Arc::new(Dialer::default());
         let manager = Manager::start(backends.clone(), dialer.clone(), options.clone()).await.unwrap();

@@ -76,11 +76,12 @@ impl Builder {
     pub async fn build(self) -> Result<Cluster> {
         let (data, ephemeral) = data_dir(self.data)?;
         let secrets = Secrets::load_or_generate(&data)?;
-        let store = Store::open_sqlite(data.join("bai.db"), Options::new(secrets.store_key()?)).await?;
+        let key = secrets.store_key()?;
+        let store = Store::open_sqlite(data.join("bai.db"), Options::new(key)).await?;
         let dialer = Arc::new(LocalDialer::default());
         // Only now: the store is ours alone, and with it the kernels of this directory.
         let prepared = prepare_node(&data, &self.runtime, self.cpu_overcommit);
-        let started = start_manager(&store, dialer.clone(), secrets.admin_password);
+        let started = Box::pin(start_manager(backends(&store, key), dialer.clone(), secrets.admin_password));
         let (prepared, (manager, keypair)) = tokio::try_join!(prepared, started)?;
         let (registration, registered) = Registration::new(manager.clone());
         let node = prepared.start(Arc::new(registration)).await?;
@@ -100,8 +101,8 @@ impl Builder {
     }
 }
 
-fn backends(store: Store) -> Backends {
-    let store = Arc::new(store);
+fn backends(store: &Store, key: [u8; 32]) -> Backends {
+    let store = Arc::new(store.clone());
     Backends {
         sessions: store.clone(),
         identities: store.clone(),
@@ -113,6 +114,7 @@ fn backends(store: Store) -> Backends {
         lease: Arc::new(MemoryLease::new()),
         counter: Arc::new(MemoryCounter::new()),
         clock: Arc::new(SystemClock),
+        secret: key.into(),
     }
 }
 
@@ -126,11 +128,11 @@ async fn prepare_node(data: &Path, runtime: &Runtime, cpu_overcommit: u32) -> Re
 
 /// Starts the manager, with a superadmin when there is none yet.
 async fn start_manager(
-    store: &Store,
+    backends: Backends,
     dialer: Arc<LocalDialer>,
     admin_password: Secret,
 ) -> Result<(Manager, Keypair)> {
-    let manager = Manager::start(backends(store.clone()), dialer, ManagerOptions::default()).await?;
+    let manager = Manager::start(backends, dialer, ManagerOptions::default()).await?;
     let admin = Bootstrap {
         email: "admin@bai.local".into(),
         password: admin_password,

@@ -131,6 +131,7 @@ async fn connect(config: &ManagerConfig, secrets: &Secrets) -> Result<Backends> 
         config: etcd.clone(),
         lease: etcd,
         clock: Arc::new(SystemClock),
+        secret: secrets.store_key()?.into(),
     })
 }
 

@@ -12,7 +12,7 @@ use bollard::models::{
     PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::DockerOptions;
+use super::{DockerOptions, network};
 use crate::backend::process::RUNNER_CONFIG;
 
 pub(super) const KERNEL: &str = "ai.backend.kernel-id";
@@ -21,6 +21,8 @@ pub(super) const GENERATION: &str = "ai.backend.generation";
 /// The agent, under the name that is searched for.
 pub(super) const OWNER: &str = "ai.backend.owner";
 const AGENT: &str = "ai.backend.agent-id";
+/// Marks the network of a session, and the containers in it.
+pub(super) const CLUSTER: &str = "ai.backend.cluster-network";
 pub(super) const SERVICE_PORTS: &str = "ai.backend.service-ports";
 
 /// What the runner needs as root, to prepare the kernel and to end the user's processes. The user's own processes have
@@ -72,11 +74,13 @@ pub(super) fn definition(options: &DockerOptions, spec: &StartSpec, cores: f64) 
         // That of the image would run as root.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         host_config: Some(host_config(options, spec, cores)),
+        networking_config: spec.cluster.as_ref().map(|cluster| network::place(cluster, &spec.hostname)),
         ..ContainerCreateBody::default()
     }
 }
 
 fn labels(options: &DockerOptions, spec: &StartSpec) -> HashMap<String, String> {
+    let in_network = spec.cluster.iter().map(|_| (CLUSTER, "1".to_owned()));
     [
         (KERNEL, spec.kernel.id.to_string()),
         (SESSION, spec.session.to_string()),
@@ -85,8 +89,10 @@ fn labels(options: &DockerOptions, spec: &StartSpec) -> HashMap<String, String> 
         (OWNER, options.agent.to_string()),
         (SERVICE_PORTS, service_ports(spec)),
     ]
+    .into_iter()
+    .chain(in_network)
     .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    .collect()
 }
 
 /// The label of the image, and a `preopen` entry for each published port that it does not name.
@@ -128,7 +134,11 @@ fn host_config(options: &DockerOptions, spec: &StartSpec, cores: f64) -> HostCon
         privileged: Some(false),
         ipc_mode: Some("private".into()),
         init: Some(false),
-        network_mode: options.network.clone(),
+        network_mode: spec
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.name.clone())
+            .or_else(|| options.network.clone()),
         port_bindings: Some(port_bindings(options, spec)),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -207,6 +217,7 @@ mod tests {
             image_labels: [(SERVICE_PORTS.to_owned(), "web:http:8080,x:tcp:[9000,9001]".to_owned())].into(),
             ports: vec![(8080, 30000), (9001, 30001), (900, 30002)],
             uid_gid: (1000, 1000),
+            cluster: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use bai_core::error::Result;
+use bai_core::id::SessionId;
 use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{RunnerEndpoint, Started};
 use bai_core::session::KernelExit;
@@ -12,7 +13,7 @@ use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnu
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::container::Identity;
+use super::container::{CLUSTER, Identity};
 use super::engine::{Engine, Failure};
 use crate::backend::process::RUNNER_SOCKET;
 
@@ -83,6 +84,18 @@ impl Found {
             gaps: gaps.to_owned(),
         }
     }
+}
+
+/// The session of a container that is in the session's network; `None` when it is in none, or there is no container.
+pub(super) async fn clustered(engine: &Engine, name: &str) -> Result<Option<SessionId>, Failure> {
+    let container =
+        match engine.call(engine.docker.inspect_container(name, None::<InspectContainerOptions>)).await {
+            Err(failure) if failure.is_missing() => return Ok(None),
+            container => container?,
+        };
+    let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
+    let session = Identity::read(name, &labels).map(|identity| identity.session);
+    Ok(session.filter(|_| labels.contains_key(CLUSTER)))
 }
 
 /// How the container ended; `None` while it has not, or when it is gone.

@@ -4,8 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 
 /// Labels that belong to a container. An image made from a kernel's container carries them on, and they say nothing about
 /// the image.
-const OF_CONTAINERS: [&str; 7] =
-    ["kernel-id", "session-id", "generation", "owner", "agent-id", "owner-user-id", "owner-project-id"];
+const OF_CONTAINERS: [&str; 8] = [
+    "kernel-id",
+    "session-id",
+    "generation",
+    "owner",
+    "agent-id",
+    "owner-user-id",
+    "owner-project-id",
+    "cluster-network",
+];
 
 const PREFIX: &str = "ai.backend.";
 const ROLES: [&str; 3] = ["COMPUTE", "INFERENCE", "SYSTEM"];

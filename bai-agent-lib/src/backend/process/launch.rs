@@ -80,6 +80,7 @@ pub(super) fn sandbox_spec(
             .collect(),
         environ: environ(environment.executable.parent()),
         hostname: spec.hostname.clone(),
+        aliases: spec.cluster.as_ref().map(|cluster| cluster.hosts.clone()).unwrap_or_default(),
         uid: spec.uid_gid.0,
         gid: spec.uid_gid.1,
         binds: vec![
@@ -173,6 +174,7 @@ async fn probe_in(dir: &Path, options: &ProcessOptions, group: io::Result<Group>
         command: vec!["/bin/sh".into(), "-c".into(), "exit 0".into()],
         environ: BTreeMap::new(),
         hostname: "probe".into(),
+        aliases: Vec::new(),
         uid: 1000,
         gid: 1000,
         binds: Vec::new(),

@@ -14,7 +14,7 @@ use bai_core::port::agent::KernelRef;
 use bai_core::port::backend::{Limits, RunnerEndpoint, StartSpec, Started};
 use bai_kernel_lib::config::{RunnerConfig, RuntimeType};
 use bai_kernel_lib::sandbox::{CONTROL_DIR, NamespaceIds};
-use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
+use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, RemoveContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tempfile::TempDir;
 
@@ -44,10 +44,14 @@ pub(super) struct Host {
 impl Host {
     /// `None` when there is no engine to test with.
     pub(super) fn new() -> Option<Self> {
-        let engine = engine()?;
+        engine().map(Self::on)
+    }
+
+    /// One on another engine than that of the tests.
+    pub(super) fn on(engine: String) -> Self {
         let guard = tempfile::Builder::new().prefix("bai-").tempdir().unwrap();
         let agent = format!("test-{}", KernelId::random());
-        Some(Self { dir: guard.path().to_owned(), agent, engine, _guard: Some(guard) })
+        Self { dir: guard.path().to_owned(), agent, engine, _guard: Some(guard) }
     }
 
     /// The same agent again, after a crash.
@@ -93,6 +97,7 @@ impl Host {
             image_labels: [("ai.backend.runtime-type".to_owned(), runtime.as_str().to_owned())].into(),
             ports: Vec::new(),
             uid_gid: (1000, 1000),
+            cluster: None,
         }
     }
 
@@ -113,8 +118,12 @@ pub(super) fn raw(engine: &str) -> Docker {
 }
 
 fn ours(agent: &str) -> ListContainersOptions {
-    let filters = HashMap::from([("label".to_owned(), vec![format!("ai.backend.owner={agent}")])]);
+    let filters = HashMap::from([("label".to_owned(), label(agent))]);
     ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() }
+}
+
+fn label(agent: &str) -> Vec<String> {
+    vec![format!("ai.backend.owner={agent}")]
 }
 
 impl Drop for Host {
@@ -127,6 +136,10 @@ impl Drop for Host {
                 let force =
                     RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
                 docker.remove_container(&container.id.unwrap_or_default(), Some(force)).await?;
+            }
+            let filters = Some(HashMap::from([("label".to_owned(), label(&agent))]));
+            for network in docker.list_networks(Some(ListNetworksOptions { filters })).await? {
+                docker.remove_network(&network.id.unwrap_or_default()).await?;
             }
             Ok::<(), bollard::errors::Error>(())
         };

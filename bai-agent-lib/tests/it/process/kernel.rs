@@ -110,6 +110,7 @@ impl Host {
             image_labels: [("ai.backend.runtime-type".to_owned(), runtime_type(image))].into(),
             ports: Vec::new(),
             uid_gid,
+            cluster: None,
         }
     }
 }

@@ -21,6 +21,7 @@ fn spec(dir: &Path, script: &str) -> SandboxSpec {
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         environ: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
         hostname: "main1".into(),
+        aliases: Vec::new(),
         uid: 1000,
         gid: 1000,
         binds: vec![bind(dir, "/home/work")],

@@ -45,6 +45,7 @@ impl World {
             lease: Arc::new(MemoryLease::new()),
             counter: Arc::new(MemoryCounter::new()),
             clock: Arc::new(SystemClock),
+            secret: [7; 32].into(),
         };
         let agent = ScriptedAgent::new();
         let dialer = Arc::new(Dialer(agent.clone()));

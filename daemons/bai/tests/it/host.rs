@@ -99,11 +99,16 @@ impl Node {
         groups.filter(of_seen).collect()
     }
 
+    /// The label of what the node has on an engine.
+    pub(crate) fn owner(&self) -> String {
+        format!("ai.backend.owner={}:{}", self.agent, self.dir.display())
+    }
+
     fn containers(&self) -> Vec<String> {
         if self.backend != Backend::Docker {
             return Vec::new();
         }
-        let owner = format!("label=ai.backend.owner={}:{}", self.agent, self.dir.display());
+        let owner = format!("label={}", self.owner());
         let listed = Command::new("docker").args(["ps", "-aq", "--filter", &owner]).output().unwrap();
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
         String::from_utf8_lossy(&listed.stdout).split_whitespace().map(str::to_owned).collect()

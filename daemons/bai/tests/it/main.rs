@@ -17,5 +17,6 @@ mod host;
 mod patience;
 mod program;
 mod serve;
+mod serve_cluster;
 mod serve_crash;
 mod sessions;
