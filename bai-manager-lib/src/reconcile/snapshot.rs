@@ -33,26 +33,7 @@ pub(crate) async fn group(
     for agent in agents {
         group.apply(Delta::Agent(Box::new(agent)))?;
     }
-    let mut elsewhere = BTreeMap::<Holder, (ResourceSlots, u32)>::new();
-    for session in core.registry.all() {
-        if session.status == SessionStatus::Pending {
-            continue;
-        }
-        let here = session.resource_group == name
-            || session.kernels.iter().any(|kernel| kernel.agent.as_ref().is_some_and(|id| ids.contains(id)));
-        if here {
-            group.apply(Delta::Holds(Box::new(running(directory, &session))))?;
-        } else if session.status.occupies_quota() {
-            for holder in holders(&session) {
-                let (slots, sessions) = elsewhere.entry(holder).or_default();
-                slots.add(&session.allocated());
-                *sessions += 1;
-            }
-        }
-    }
-    for (holder, (slots, sessions)) in elsewhere {
-        group.apply(Delta::UsedElsewhere(holder, slots, [sessions, 0]))?;
-    }
+    add_holding(core, name, directory, &ids, &mut group)?;
     for holder in waiting.iter().flat_map(|session| holders(session)).collect::<BTreeSet<_>>() {
         let limits = limits_of(directory, &core.agents.slot_types(), &holder);
         group.apply(Delta::Limits(holder, Box::new(limits)))?;
@@ -68,6 +49,40 @@ pub(crate) async fn group(
         group.apply(Delta::Enqueued(Box::new(model)))?;
     }
     Ok(group)
+}
+
+/// Everything that holds something: here as it is, in other groups as the usage of its owners.
+fn add_holding(
+    core: &Core,
+    name: &str,
+    directory: &Directory,
+    agents: &BTreeSet<AgentId>,
+    group: &mut Group,
+) -> Result<()> {
+    let mut elsewhere = BTreeMap::<Holder, (ResourceSlots, u32)>::new();
+    for session in core.registry.all() {
+        if session.status == SessionStatus::Pending {
+            continue;
+        }
+        let here = session.resource_group == name
+            || session
+                .kernels
+                .iter()
+                .any(|kernel| kernel.agent.as_ref().is_some_and(|id| agents.contains(id)));
+        if here {
+            group.apply(Delta::Holds(Box::new(running(directory, &session))))?;
+        } else if session.status.occupies_quota() {
+            for holder in holders(&session) {
+                let (slots, sessions) = elsewhere.entry(holder).or_default();
+                slots.add(&session.allocated());
+                *sessions += 1;
+            }
+        }
+    }
+    for (holder, (slots, sessions)) in elsewhere {
+        group.apply(Delta::UsedElsewhere(holder, slots, [sessions, 0]))?;
+    }
+    Ok(())
 }
 
 /// Unknown names of schedulers mean DRF, unknown strategies mean dispersed. Turns are not kept between passes, so agents do

@@ -124,7 +124,7 @@ fn request(number: u128) -> ResourceSlots {
 fn waiting(number: u128, request: ResourceSlots) -> Session {
     let mut session = session(number, &[&[]]);
     // The ends of a third are known.
-    session.max_runtime = (number % 3 == 0).then(|| TimeDelta::hours(1));
+    session.max_runtime = number.is_multiple_of(3).then(|| TimeDelta::hours(1));
     session.kernels[0].slots = request;
     session.owner = owner(number / 8 % USERS);
     session
