@@ -1,6 +1,7 @@
 //! Requests: what makes two sessions equal in the eyes of the agents. Equal requests are kept once, and once one of them
 //! finds no room in a pass, none of them does.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -204,16 +205,9 @@ impl Requests {
             ClusterMode::MultiNode => self.each(&key, &kernels, table, order),
         };
         // Whoever has the fewest choices chooses first.
-        let hardness = |need: &Need| {
-            let mut slots: Vec<_> = need.amounts.iter().map(|(slot, _)| slot).collect();
-            order.sort(&mut slots, table);
-            slots
-                .into_iter()
-                .map(|slot| (table.name(slot).to_owned(), need.amounts.of(slot)))
-                .collect::<Vec<_>>()
-        };
         if needs.len() > 1 {
-            needs.sort_by_cached_key(|need| std::cmp::Reverse((need.site.only.is_some(), hardness(need))));
+            needs
+                .sort_by_cached_key(|need| Reverse((need.site.only.is_some(), hardness(need, table, order))));
         }
         let flaws = flaws(&key, table);
         Request {
@@ -315,6 +309,17 @@ impl Requests {
         });
         u32::try_from(known).unwrap_or(u32::MAX)
     }
+}
+
+/// The larger, the harder to place: slots in their importance, and how much of each.
+fn hardness(need: &Need, table: &SlotTable, order: &SlotOrder) -> Vec<(usize, String, Units)> {
+    let mut slots: Vec<_> = need.amounts.iter().map(|(slot, _)| slot).collect();
+    order.sort(&mut slots, table);
+    let amounts = slots.into_iter().map(|slot| (order.rank(table.name(slot)), slot));
+    // The most important slots have the smallest ranks, and are the hardest.
+    amounts
+        .map(|(rank, slot)| (usize::MAX - rank, table.name(slot).to_owned(), need.amounts.of(slot)))
+        .collect()
 }
 
 fn sorted(ids: &[AgentId]) -> Vec<AgentId> {

@@ -270,9 +270,14 @@ impl SlotOrder {
     }
 
     fn key<'n>(&self, name: &'n str) -> (usize, &'n str) {
+        (self.rank(name), name)
+    }
+
+    /// Place of a slot in the list; those that are not listed share the last one.
+    pub(crate) fn rank(&self, name: &str) -> usize {
         let family = name.split_once('.').map_or(name, |(family, _)| family);
         let listed = |listed: &String| listed == name || listed == family;
-        (self.0.iter().position(listed).unwrap_or(self.0.len()), name)
+        self.0.iter().position(listed).unwrap_or(self.0.len())
     }
 }
 

@@ -169,6 +169,9 @@ impl Group {
     }
 
     fn hold(&mut self, running: &Running) -> Result<()> {
+        if running.agents.iter().all(Option::is_none) {
+            return Ok(()); // it holds nothing, and waits for nothing but its end
+        }
         let id = running.session.id;
         let number = match self.queue.find(id) {
             Some(number) => match self.queue.get(number).map(|entry| &entry.state) {
@@ -184,24 +187,7 @@ impl Group {
             },
             None => self.insert(&running.session, State::Early)?,
         };
-        self.fleet.room.widen(self.table.width());
-        let Some(request) = self.queue.get(number).and_then(|entry| self.requests.get(entry.request)) else {
-            return Ok(());
-        };
-        let together = request.needs.first().is_some_and(|need| need.together);
-        let amounts = request.kernels.clone();
-        let sum = request.needs.first().map(|need| need.amounts.clone()).unwrap_or_default();
-        let first = running.agents.iter().flatten().next().cloned();
-        let Some(first) = first else { return Ok(()) };
-        let mut parts = SmallVec::new();
-        if together {
-            parts.push(Part { agent: self.fleet.number(&first), amount: sum });
-        } else {
-            for (agent, amount) in running.agents.iter().zip(amounts) {
-                let agent = self.fleet.number(agent.as_ref().unwrap_or(&first));
-                parts.push(Part { agent, amount });
-            }
-        }
+        let Some(parts) = self.parts_of(number, &running.agents) else { return Ok(()) };
         let ends = running.ends_at.map_or(NEVER, |end| end.timestamp_micros());
         for part in &parts {
             self.take(number, part, ends);
@@ -216,6 +202,26 @@ impl Group {
             self.leaving(id);
         }
         Ok(())
+    }
+
+    /// What a session holds whose kernels are on `agents`; `None` when it holds nothing.
+    fn parts_of(&mut self, number: SessionNo, agents: &[Option<AgentId>]) -> Option<SmallVec<[Part; 1]>> {
+        self.fleet.room.widen(self.table.width());
+        let request = self.requests.get(self.queue.get(number)?.request)?;
+        let need = request.needs.first()?;
+        let first = agents.iter().flatten().next()?;
+        if need.together {
+            let amount = need.amounts.clone();
+            return Some(SmallVec::from_iter([Part { agent: self.fleet.number(first), amount }]));
+        }
+        // A kernel that has ended is where any other one is until its part is given back.
+        let on = agents.iter().map(|agent| agent.as_ref().unwrap_or(first));
+        let parts = on.zip(&request.kernels);
+        Some(
+            parts
+                .map(|(agent, amount)| Part { agent: self.fleet.number(agent), amount: amount.clone() })
+                .collect(),
+        )
     }
 
     pub(super) fn take(&mut self, session: SessionNo, part: &Part, ends: i64) {
