@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 pub(crate) use group::{AgentFacts, Facts, HotGroup};
 pub(crate) use inbox::{Inbox, Notes};
+pub(crate) use limits::pending_slots;
 pub(crate) use project::outcome;
 
 /// The groups of all resource groups with a queue, as the manager that plans keeps them.

@@ -1,5 +1,6 @@
 //! Sessions: what callers may do with them.
 
+mod admission;
 mod create;
 mod dependency;
 mod destroy;

@@ -91,7 +91,11 @@ impl Source {
                     others_of(policy),
                 )),
                 max_sessions: policy.max_concurrent_sessions,
-                ..Limits::default()
+                max_private_sessions: 0,
+                max_pending_sessions: policy.max_pending_session_count,
+                max_pending_slots: pending_slots(types, policy),
+                max_priority: policy.max_priority,
+                max_kernels: policy.max_containers_per_session,
             },
             Self::Amounts(amounts, others) => {
                 Limits { total: Some((slots(types, amounts, *others), *others)), ..Limits::default() }
@@ -99,6 +103,18 @@ impl Source {
             Self::None => Limits::default(),
         }
     }
+}
+
+/// What waiting sessions of a keypair may ask for together, of the slots that are named.
+pub(crate) fn pending_slots(types: &SlotTypes, policy: &KeypairPolicy) -> Option<ResourceSlots> {
+    let stored = policy.max_pending_session_resource_slots.as_ref()?;
+    let all = slots(types, stored, DefaultForUnspecified::Unlimited);
+    Some(
+        all.iter()
+            .filter(|(_, most)| !most.is_infinite())
+            .map(|(name, most)| (name.clone(), *most))
+            .collect(),
+    )
 }
 
 fn others_of(policy: &KeypairPolicy) -> DefaultForUnspecified {

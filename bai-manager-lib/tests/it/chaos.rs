@@ -94,7 +94,7 @@ impl SessionStore for Unreliable {
     }
 }
 
-async fn shared_world(cores: &[u64]) -> World {
+pub(crate) async fn shared_world(cores: &[u64]) -> World {
     let store = MemoryStore::new();
     let sessions = Unreliable::new(&store, false);
     World::on(store, sessions, cores, quick()).await
