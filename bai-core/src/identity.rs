@@ -137,12 +137,32 @@ pub struct KeypairPolicy {
     pub max_concurrent_sessions: u32,
     /// Kernels of one session; 0 = unlimited.
     pub max_containers_per_session: u32,
+    /// Waiting sessions at once; `None` = unlimited. A row from before the limit existed has the default (W-19).
+    #[serde(default = "KeypairPolicy::default_pending")]
+    pub max_pending_session_count: Option<u32>,
+    /// What waiting sessions may ask for together, as given; slots that are not named, and all with `None`, are unlimited.
+    #[serde(default)]
+    pub max_pending_session_resource_slots: Option<BTreeMap<String, String>>,
+    /// Highest priority that may be asked for; `None` = any.
+    #[serde(default)]
+    pub max_priority: Option<i32>,
     /// Seconds; 0 = unlimited.
     pub max_session_lifetime: u64,
     /// Seconds without network use; 0 = off.
     pub idle_timeout: i64,
     /// Creation time.
     pub created_at: Timestamp,
+}
+
+impl KeypairPolicy {
+    /// Waiting sessions at once, where nobody has decided otherwise.
+    pub const DEFAULT_PENDING: u32 = 1_000;
+
+    // The form that serde asks for.
+    #[allow(clippy::unnecessary_wraps)]
+    fn default_pending() -> Option<u32> {
+        Some(Self::DEFAULT_PENDING)
+    }
 }
 
 /// A resource group, *scaling group* in the API: the unit of scheduling.
@@ -183,5 +203,29 @@ impl Credential {
     /// Whether the user has the superadmin role.
     pub fn is_superadmin(&self) -> bool {
         self.user.role == UserRole::Superadmin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_from_before_pending_limits_has_the_default_and_null_lifts_it() {
+        let mut row = json!({
+            "name": "old", "total_resource_slots": {}, "default_for_unspecified": "UNLIMITED",
+            "max_concurrent_sessions": 0, "max_containers_per_session": 0, "max_session_lifetime": 0,
+            "idle_timeout": 0, "created_at": "2024-01-01T00:00:00Z",
+        });
+        let old: KeypairPolicy = serde_json::from_value(row.clone()).unwrap();
+        assert_eq!(old.max_pending_session_count, Some(1_000));
+        assert_eq!((old.max_pending_session_resource_slots, old.max_priority), (None, None));
+        row["max_pending_session_count"] = json!(null);
+        let lifted: KeypairPolicy = serde_json::from_value(row).unwrap();
+        assert_eq!(lifted.max_pending_session_count, None);
+        let again = serde_json::to_value(&lifted).unwrap();
+        assert_eq!(serde_json::from_value::<KeypairPolicy>(again).unwrap(), lifted);
     }
 }

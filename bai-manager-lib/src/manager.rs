@@ -25,6 +25,8 @@ use crate::idle::IdleBook;
 use crate::image::ImageService;
 use crate::reconcile::callback::Notice;
 use crate::reconcile::{callback, follow, idle, leader, publish, resync, schedule, sweep};
+use crate::scheduling::settings::SettingsCache;
+use crate::scheduling::turns;
 use crate::session::SessionService;
 use crate::session::commit::{self, Committer, Job};
 use crate::session::registry::Registry;
@@ -107,6 +109,9 @@ impl Manager {
             groups: DirtyGroups::default(),
             inbox: crate::scheduling::Inbox::default(),
             sokovan: crate::scheduling::Groups::default(),
+            settings: SettingsCache::new(options.identity_cache, options.slot_priority.clone()),
+            histories: crate::scheduling::history::Histories::default(),
+            turns: turns::Turns::default(),
             queues: crate::reconcile::queue::AgentQueues::default(),
             tasks: Tasks::default(),
             hub: broadcast::channel(EVENT_BACKLOG).0,
@@ -168,6 +173,7 @@ impl Manager {
         tasks.spawn(schedule::run(core.clone()));
         tasks.spawn(sweep::run(core.clone()));
         tasks.spawn(idle::run(core.clone()));
+        tasks.spawn(turns::run(core.clone()));
         tasks.spawn(resync::run(core.clone()));
         tasks.spawn(leader::run(core.clone()));
     }

@@ -10,6 +10,11 @@ mod inbox;
 mod limits;
 mod options;
 mod project;
+mod weights;
+
+pub(crate) mod history;
+pub(crate) mod settings;
+pub(crate) mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +25,12 @@ use bai_core::{Session, SessionId};
 use bai_scheduler::{Holder, Plan};
 use parking_lot::Mutex;
 
+use self::settings::Settings;
+
 pub(crate) use group::{AgentFacts, Facts, HotGroup};
 pub(crate) use inbox::{Inbox, Notes};
+pub(crate) use limits::pending_slots;
+pub(crate) use options::lookback;
 pub(crate) use project::outcome;
 
 /// The groups of all resource groups with a queue, as the manager that plans keeps them.
@@ -42,11 +51,17 @@ impl Groups {
     }
 
     /// Makes a group, unless there is one that knows these slots. Says whether it is new, and has to be told of all sessions.
-    pub(crate) fn open(&self, name: &str, directory: &Directory, types: &SlotTypes) -> bool {
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        directory: &Directory,
+        settings: &Arc<Settings>,
+        types: &SlotTypes,
+    ) -> bool {
         let mut hot = self.hot.lock();
         let is_new = hot.get(name).is_none_or(|group| group.is_outdated(types));
         if is_new {
-            hot.insert(name.to_owned(), HotGroup::new(name, directory, types));
+            hot.insert(name.to_owned(), HotGroup::new(name, directory, settings, types));
         }
         is_new
     }

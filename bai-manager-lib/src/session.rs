@@ -1,5 +1,6 @@
 //! Sessions: what callers may do with them.
 
+mod admission;
 mod cluster;
 mod create;
 mod dependency;

@@ -81,6 +81,9 @@ pub async fn a_later_row_replaces_the_earlier(store: Arc<dyn IdentityStore>) {
     new_group.scheduler = "drf".to_owned();
     new_group.domains.clear();
     new_policy.max_concurrent_sessions = 1;
+    new_policy.max_pending_session_count = None;
+    new_policy.max_pending_session_resource_slots = None;
+    new_policy.max_priority = None;
     new_user.status = UserStatus::Inactive;
     new_user.email = "renamed@example.com".to_owned();
     new_user.password_hash = None;

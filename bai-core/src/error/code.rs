@@ -102,6 +102,8 @@ codes! {
     UNKNOWN_DEPENDENCY "BAI-S011" Invalid InvalidApiParams "Missing or invalid API parameters.";
     OWNER_UNKNOWN "BAI-S012" Invalid InvalidApiParams "Missing or invalid API parameters.";
     CLUSTER_TOO_LARGE "BAI-S013" QuotaExceeded QuotaExceeded "You have reached your resource limit.";
+    TOO_MUCH_WAITS "BAI-S014" QuotaExceeded QuotaExceeded "You have reached your resource limit.";
+    PRIORITY_TOO_HIGH "BAI-S015" QuotaExceeded QuotaExceeded "You have reached your resource limit.";
 
     // Images.
     IMAGE_NOT_FOUND "BAI-I001" NotFound ObjectNotFound "No such environment image.";

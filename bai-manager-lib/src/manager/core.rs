@@ -18,6 +18,9 @@ use crate::idle::IdleBook;
 use crate::image::ImageService;
 use crate::reconcile::callback::Notice;
 use crate::reconcile::queue::{self, AgentQueues, Item};
+use crate::scheduling::history::Histories;
+use crate::scheduling::settings::SettingsCache;
+use crate::scheduling::turns::Turns;
 use crate::scheduling::{Groups, Inbox, outcome};
 use crate::session::commit::{Absorb, Committer};
 use crate::session::event::events_of;
@@ -40,6 +43,9 @@ pub(crate) struct Core {
     /// What the scheduler has to look at again, and what it knows.
     pub(crate) inbox: Inbox,
     pub(crate) sokovan: Groups,
+    pub(crate) settings: SettingsCache,
+    pub(crate) histories: Histories,
+    pub(crate) turns: Turns,
     pub(crate) queues: AgentQueues,
     pub(crate) tasks: Tasks,
     pub(crate) hub: broadcast::Sender<Arc<SessionEvent>>,
@@ -201,6 +207,9 @@ impl Core {
             Replaced::Older(old) => Some(old),
         };
         if self.is_leader() {
+            if session.status.is_dead() {
+                self.histories.ended(session);
+            }
             self.inbox.note(&session.resource_group, session.id, outcome(session));
         }
         self.wake(old.as_deref(), session);

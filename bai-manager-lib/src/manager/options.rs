@@ -35,8 +35,12 @@ pub struct ManagerOptions {
     pub retention: Duration,
     /// Longest that a destroy call waits for the end.
     pub destroy_wait: Duration,
-    /// How old a cached identity may be.
+    /// How old a cached identity, or setting of the scheduler, may be.
     pub identity_cache: Duration,
+    /// Slots by importance for the choice of an agent; the name of a device family stands for all its slots.
+    pub slot_priority: Vec<String>,
+    /// How far the usage that the fair share knows may lag behind.
+    pub usage_interval: Duration,
 }
 
 impl Default for ManagerOptions {
@@ -57,6 +61,8 @@ impl Default for ManagerOptions {
             retention: Duration::from_hours(365 * 24),
             destroy_wait: Duration::from_secs(2),
             identity_cache: Duration::from_secs(1),
+            slot_priority: ["cuda", "rocm", "tpu", "cpu", "mem"].map(str::to_owned).into(),
+            usage_interval: Duration::from_secs(30),
         }
     }
 }

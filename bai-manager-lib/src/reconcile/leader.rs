@@ -47,6 +47,7 @@ async fn acquire(core: &Arc<Core>) -> Option<(Grant, Instant)> {
                 super::resync::all(core).await;
             }
             core.sokovan.clear();
+            core.histories.clear();
             core.inbox.clear();
             core.leader.store(true, Ordering::Release);
             sweep::mark_everything(core);

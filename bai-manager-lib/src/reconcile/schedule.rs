@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use bai_core::error::code;
 use bai_core::port::store::{AgentStatus, Directory};
-use bai_core::{Result, Session, SessionId, SessionStatus};
+use bai_core::{AgentId, Result, Session, SessionId, SessionStatus};
 use bai_scheduler::explain::{Explanation, Verdict};
 use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan, Preempted};
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::manager::core::Core;
-use crate::scheduling::{AgentFacts, Facts, HotGroup, Notes, outcome};
+use crate::scheduling::settings::Settings;
+use crate::scheduling::{AgentFacts, Facts, HotGroup, Notes, history, lookback, outcome};
 use crate::session::failure::terminate;
 
 /// Reasons written per pass: a long queue must not turn a pass into as many writes.
@@ -64,6 +66,7 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
     }
     if !plan.placements.is_empty() {
         tracing::debug!(group, placed = plan.placements.len(), "scheduling pass");
+        core.turns.note(group, core.sokovan.with(group, HotGroup::take_turns).unwrap_or_default());
     }
     join_all(plan.placements.iter().map(|placement| place(core, group, placement))).await;
     join_all(plan.preemptions.iter().map(|preempted| preempt(core, preempted))).await;
@@ -81,14 +84,37 @@ async fn decide(core: &Arc<Core>, group: &str) -> Result<(Plan, Vec<String>)> {
         _ => Some(agents(core, group, version).await?),
     };
     let directory = core.identities.directory().await?;
+    let settings = core.settings.get(&*core.backends.config).await;
+    let lookback = lookback(directory.resource_groups.get(group), &settings);
+    if let Some(lookback) = lookback {
+        history::open(core, group, lookback).await;
+    }
     // The inbox is open before memory is read, so that nothing falls between the two.
     let mut notes = core.inbox.take(group);
-    if let Some(agents) = &agents
-        && core.sokovan.open(group, &directory, &agents.types)
-    {
+    let is_new =
+        agents.as_ref().is_some_and(|agents| core.sokovan.open(group, &directory, &settings, &agents.types));
+    if is_new {
         notes.sessions = everyone(core, group);
     }
-    core.sokovan.pass(&facts(core, group, directory, agents, notes).await?)
+    let mut facts = facts(core, group, directory, settings, agents, notes).await?;
+    if is_new {
+        facts.turns = turns(core, group).await;
+    }
+    if let Some(lookback) = lookback {
+        let living = || core.registry.of_group(group);
+        let interval = TimeDelta::from_std(core.options.usage_interval).unwrap_or(TimeDelta::MAX);
+        facts.history = core.histories.news(group, is_new, living, lookback, interval, facts.now);
+    }
+    core.sokovan.pass(&facts)
+}
+
+/// Whose turn it is in a new group. Without the settings it begins anew.
+async fn turns(core: &Core, group: &str) -> BTreeMap<String, AgentId> {
+    let turns = core.turns.read(group, &*core.backends.config).await;
+    turns.unwrap_or_else(|error| {
+        tracing::warn!(group, %error, "whose turn it is cannot be read");
+        BTreeMap::new()
+    })
 }
 
 /// Looks at the waiting sessions of a group: at what the planning manager knows, or at what it would find.
@@ -101,8 +127,9 @@ pub(crate) async fn look<T>(core: &Arc<Core>, group: &str, look: impl Fn(&mut Ho
     let version = core.agents.version();
     let agents = agents(core, group, version).await?;
     let directory = core.identities.directory().await?;
+    let settings = core.settings.get(&*core.backends.config).await;
     let notes = Notes { sessions: everyone(core, group), ..Notes::default() };
-    let facts = facts(core, group, directory, Some(agents), notes).await?;
+    let facts = facts(core, group, directory, settings, Some(agents), notes).await?;
     HotGroup::afresh(&facts).map(|mut hot| look(&mut hot))
 }
 
@@ -114,13 +141,16 @@ async fn facts<'a>(
     core: &Arc<Core>,
     name: &'a str,
     directory: Arc<Directory>,
+    settings: Arc<Settings>,
     agents: Option<AgentFacts>,
     notes: Notes,
 ) -> Result<Facts<'a>> {
     let sessions: HashMap<_, _> =
         notes.sessions.iter().filter_map(|id| Some((*id, core.registry.get(*id)?))).collect();
     let dependencies = dependencies(core, sessions.values()).await?;
-    Ok(Facts { name, now: core.now(), directory, agents, notes, sessions, dependencies })
+    let now = core.now();
+    let (turns, history) = (BTreeMap::new(), Vec::new());
+    Ok(Facts { name, now, directory, settings, turns, history, agents, notes, sessions, dependencies })
 }
 
 /// The agents of the group.

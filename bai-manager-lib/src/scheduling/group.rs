@@ -10,13 +10,17 @@ use bai_core::port::store::Directory;
 use bai_core::slots::{ResourceSlots, SlotTypes};
 use bai_core::{AgentId, Result, Session, SessionId, Timestamp};
 use bai_scheduler::explain::Explanation;
-use bai_scheduler::{Agent, Delta, Dependency, Group, Holder, Options, Owner, Plan, Unplaced};
+use bai_scheduler::{Agent, Delta, Dependency, Group, Holder, Owner, Plan, Unplaced};
 use chrono::TimeDelta;
+use serde_json::{Map, Value};
 
+use super::history::History;
 use super::inbox::Notes;
 use super::limits::{Rows, Source, holders};
-use super::options::options;
+use super::options::{options, weights};
 use super::project::{Context, deltas, owner};
+use super::settings::Settings;
+use super::weights::{EVEN, weighed, weight};
 
 /// Agents are looked at again after this time, since other managers take reports too.
 const AGENTS_MAX_AGE: Duration = Duration::from_secs(1);
@@ -28,6 +32,11 @@ pub(crate) struct Facts<'a> {
     pub(crate) name: &'a str,
     pub(crate) now: Timestamp,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) settings: Arc<Settings>,
+    /// For a new group: the agents that round robin used last, by architecture.
+    pub(crate) turns: BTreeMap<String, AgentId>,
+    /// Past usage that the group has not been told.
+    pub(crate) history: History,
     /// The agents, unless nothing about them has changed.
     pub(crate) agents: Option<AgentFacts>,
     /// What has changed.
@@ -80,7 +89,12 @@ pub(crate) struct HotGroup {
     agents_seen: Option<(u64, Instant)>,
     types: SlotTypes,
     directory: Option<Arc<Directory>>,
+    settings: Arc<Settings>,
     limits: HashMap<Holder, Source>,
+    /// Of the owners whose weights have been looked at.
+    weights: HashMap<Holder, u32>,
+    /// The agents that round robin used last, as stored.
+    turns: BTreeMap<String, AgentId>,
     /// Holders whose usage in other groups has changed.
     elsewhere: HashSet<Holder>,
     /// Reasons that are not recorded yet, those of the first sessions first.
@@ -88,16 +102,23 @@ pub(crate) struct HotGroup {
 }
 
 impl HotGroup {
-    pub(super) fn new(name: &str, directory: &Directory, types: &SlotTypes) -> Self {
-        let row = directory.resource_groups.get(name);
+    pub(super) fn new(
+        name: &str,
+        directory: &Directory,
+        settings: &Arc<Settings>,
+        types: &SlotTypes,
+    ) -> Self {
         Self {
-            group: Group::new(row.map_or_else(Options::default, options), types.clone()),
+            group: Group::new(options(directory.resource_groups.get(name), settings), types.clone()),
             known: HashMap::new(),
             agents: BTreeMap::new(),
             agents_seen: None,
             types: types.clone(),
             directory: None,
+            settings: settings.clone(),
             limits: HashMap::new(),
+            weights: HashMap::new(),
+            turns: BTreeMap::new(),
             elsewhere: HashSet::new(),
             news: BTreeMap::new(),
         }
@@ -109,7 +130,7 @@ impl HotGroup {
     /// `Invalid` when a record cannot be scheduled at all.
     pub(crate) fn afresh(facts: &Facts<'_>) -> Result<Self> {
         let types = facts.agents.as_ref().map(|agents| agents.types.clone()).unwrap_or_default();
-        let mut group = Self::new(facts.name, &facts.directory, &types);
+        let mut group = Self::new(facts.name, &facts.directory, &facts.settings, &types);
         group.follow(facts, Vec::new())?;
         group.pass(facts.now);
         Ok(group)
@@ -132,6 +153,13 @@ impl HotGroup {
             self.agents_seen = Some((facts.version, Instant::now()));
         }
         self.follow_directory(facts)?;
+        for (architecture, agent) in &facts.turns {
+            self.group.apply(Delta::LastUsed(architecture.clone(), agent.clone()))?;
+        }
+        self.turns.extend(facts.turns.clone());
+        for (holder, slices) in &facts.history {
+            self.group.apply(Delta::History(holder.clone(), slices.clone()))?;
+        }
         for Elsewhere { holder, slots, sessions } in elsewhere {
             self.elsewhere.remove(&holder);
             self.group.apply(Delta::UsedElsewhere(holder, slots, sessions))?;
@@ -164,6 +192,15 @@ impl HotGroup {
         for holder in holders(&owner) {
             if !self.limits.contains_key(&holder) {
                 self.limit(&holder, rows)?;
+            }
+        }
+        for holder in weighed(&owner) {
+            if !self.weights.contains_key(&holder) {
+                self.weigh(
+                    holder,
+                    &weights(facts.directory.resource_groups.get(facts.name), &facts.settings),
+                    rows,
+                )?;
             }
         }
         let context = Context { dependencies: &facts.dependencies, lifetime: self.lifetime(&owner) };
@@ -209,23 +246,37 @@ impl HotGroup {
 
     /// Takes over options and limits that have changed.
     fn follow_directory(&mut self, facts: &Facts<'_>) -> Result<()> {
-        let before = self.directory.replace(facts.directory.clone());
-        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &facts.directory)) else {
+        let settings = std::mem::replace(&mut self.settings, facts.settings.clone());
+        let Some(before) = self.directory.replace(facts.directory.clone()) else { return Ok(()) };
+        let same_settings = Arc::ptr_eq(&settings, &facts.settings);
+        if same_settings && Arc::ptr_eq(&before, &facts.directory) {
             return Ok(());
-        };
-        let row = |directory: &Directory| directory.resource_groups.get(facts.name).cloned();
-        let now = row(&facts.directory);
-        if row(&before) != now {
-            self.group
-                .apply(Delta::Options(Box::new(now.as_ref().map_or_else(Options::default, options))))?;
         }
-        if *before == *facts.directory {
+        let row = facts.directory.resource_groups.get(facts.name);
+        if !same_settings || before.resource_groups.get(facts.name) != row {
+            self.group.apply(Delta::Options(Box::new(options(row, &facts.settings))))?;
+        }
+        if same_settings && *before == *facts.directory {
             return Ok(());
         }
         let rows = Rows::of(&facts.directory);
         for holder in self.limits.keys().cloned().collect::<Vec<_>>() {
             self.limit(&holder, &rows)?;
         }
+        let given = weights(row, &facts.settings);
+        for holder in self.weights.keys().cloned().collect::<Vec<_>>() {
+            self.weigh(holder, &given, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the group the weight of an owner if it is news.
+    fn weigh(&mut self, holder: Holder, given: &Map<String, Value>, rows: &Rows<'_>) -> Result<()> {
+        let weight = weight(given, &holder, rows);
+        if self.weights.get(&holder).copied().unwrap_or(EVEN) != weight {
+            self.group.apply(Delta::Weight(holder.clone(), weight))?;
+        }
+        self.weights.insert(holder, weight);
         Ok(())
     }
 
@@ -246,6 +297,16 @@ impl HotGroup {
             self.news.insert(*session, explanation.clone());
         }
         plan
+    }
+
+    /// The agents that round robin has used since this was last asked, by architecture.
+    pub(crate) fn take_turns(&mut self) -> BTreeMap<String, AgentId> {
+        let used = self.group.last_used().iter();
+        let news = used.filter(|(architecture, agent)| self.turns.get(*architecture) != Some(agent));
+        let news: BTreeMap<_, _> =
+            news.map(|(architecture, agent)| (architecture.clone(), agent.clone())).collect();
+        self.turns.extend(news.clone());
+        news
     }
 
     /// A placement has been recorded: this is the session now.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bai_core::identity::{Keypair, KeypairPolicy};
+use bai_core::identity::{Keypair, KeypairPolicy, Project, User};
 use bai_core::port::store::Directory;
 use bai_core::slots::{DefaultForUnspecified, ResourceSlots, SlotTypes};
 use bai_core::{AccessKey, ProjectId, UserId};
@@ -25,20 +25,27 @@ pub(super) enum Source {
 pub(super) struct Rows<'a> {
     directory: &'a Directory,
     keypairs: HashMap<&'a AccessKey, &'a Keypair>,
-    main_keys: HashMap<UserId, &'a AccessKey>,
-    projects: HashMap<ProjectId, &'a BTreeMap<String, String>>,
+    users: HashMap<UserId, &'a User>,
+    projects: HashMap<ProjectId, &'a Project>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn of(directory: &'a Directory) -> Self {
-        let main_key = |user: &'a bai_core::identity::User| Some((user.id, user.main_access_key.as_ref()?));
         let projects = directory.projects.iter();
         Self {
             directory,
             keypairs: directory.keypairs.iter().map(|keypair| (&keypair.access_key, keypair)).collect(),
-            main_keys: directory.users.iter().filter_map(main_key).collect(),
-            projects: projects.map(|(project, _)| (project.id, &project.total_resource_slots)).collect(),
+            users: directory.users.iter().map(|user| (user.id, user)).collect(),
+            projects: projects.map(|(project, _)| (project.id, project)).collect(),
         }
+    }
+
+    pub(super) fn user(&self, id: UserId) -> Option<&'a User> {
+        self.users.get(&id).copied()
+    }
+
+    pub(super) fn project(&self, id: ProjectId) -> Option<&'a Project> {
+        self.projects.get(&id).copied()
     }
 
     /// The policy of a keypair.
@@ -54,15 +61,14 @@ impl<'a> Rows<'a> {
                 self.policy(key).map_or(Source::None, |policy| Source::Keypair(policy.clone()))
             }
             Holder::User(user) => {
-                let policy = self.main_keys.get(user).and_then(|key| self.policy(key));
+                let policy = self.user(*user).and_then(|user| self.policy(user.main_access_key.as_ref()?));
                 policy.map_or(Source::None, |policy| {
                     Source::Amounts(policy.total_resource_slots.clone(), others_of(policy))
                 })
             }
-            Holder::Project(id) => self
-                .projects
-                .get(id)
-                .map_or(Source::None, |amounts| Source::Amounts((*amounts).clone(), unlimited)),
+            Holder::Project(id) => self.project(*id).map_or(Source::None, |project| {
+                Source::Amounts(project.total_resource_slots.clone(), unlimited)
+            }),
             Holder::Domain(name) => self.directory.domains.get(name).map_or(Source::None, |domain| {
                 Source::Amounts(domain.total_resource_slots.clone(), unlimited)
             }),
@@ -91,7 +97,11 @@ impl Source {
                     others_of(policy),
                 )),
                 max_sessions: policy.max_concurrent_sessions,
-                ..Limits::default()
+                max_private_sessions: 0,
+                max_pending_sessions: policy.max_pending_session_count,
+                max_pending_slots: pending_slots(types, policy),
+                max_priority: policy.max_priority,
+                max_kernels: policy.max_containers_per_session,
             },
             Self::Amounts(amounts, others) => {
                 Limits { total: Some((slots(types, amounts, *others), *others)), ..Limits::default() }
@@ -99,6 +109,18 @@ impl Source {
             Self::None => Limits::default(),
         }
     }
+}
+
+/// What waiting sessions of a keypair may ask for together, of the slots that are named.
+pub(crate) fn pending_slots(types: &SlotTypes, policy: &KeypairPolicy) -> Option<ResourceSlots> {
+    let stored = policy.max_pending_session_resource_slots.as_ref()?;
+    let all = slots(types, stored, DefaultForUnspecified::Unlimited);
+    Some(
+        all.iter()
+            .filter(|(_, most)| !most.is_infinite())
+            .map(|(name, most)| (name.clone(), *most))
+            .collect(),
+    )
 }
 
 fn others_of(policy: &KeypairPolicy) -> DefaultForUnspecified {

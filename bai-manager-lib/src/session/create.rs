@@ -8,6 +8,7 @@ use bai_core::port::store::SessionChange;
 use bai_core::{Error, Result, Session, SessionId};
 use serde_json::json;
 
+use super::admission::PendingLimits;
 use super::draft::{draft, registry_of};
 use super::event::events_of;
 use super::{CreateOutcome, CreateSession, SessionService, lookup, name};
@@ -28,8 +29,7 @@ impl SessionService {
             return reuse(existing, &request, &image);
         }
         let session = draft(&self.core, scope, &request, &image).await?;
-        let change = SessionChange { events: events_of(None, &session), session, guard_capacity: false };
-        match self.core.commits.insert(change).await {
+        match self.enqueue(scope, session).await {
             Ok(session) => self.wait_for_start(session, &request).await,
             Err(error) if error.code() == code::SESSION_EXISTS => {
                 // Somebody was faster with the same name.
@@ -38,6 +38,13 @@ impl SessionService {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn enqueue(&self, scope: &Scope, session: Session) -> Result<Arc<Session>> {
+        let limits = PendingLimits::of(&scope.owner.policy, &self.core.agents.slot_types());
+        let _admitted = self.core.registry.admit(&session, &limits)?;
+        let change = SessionChange { events: events_of(None, &session), session, guard_capacity: false };
+        self.core.commits.insert(change).await
     }
 
     async fn allowed_image(&self, request: &CreateSession) -> Result<Image> {

@@ -47,6 +47,7 @@ pub(super) async fn draft(
     let directory = core.identities.directory().await?;
     check_size(scope, request)?;
     check_texts(request)?;
+    check_priority(scope, request)?;
     check_ports(request, image)?;
     check_agents(core, scope, request)?;
     let owner = owner(scope, request, &directory)?;
@@ -122,6 +123,15 @@ fn check_texts(request: &CreateSession) -> Result<()> {
         return Err(invalid("no such folder").with("folder", folder));
     }
     request.callback_url.as_deref().map_or(Ok(()), check_url)
+}
+
+fn check_priority(scope: &Scope, request: &CreateSession) -> Result<()> {
+    let most = scope.owner.policy.max_priority;
+    let over = request.priority.zip(most).filter(|(priority, most)| priority > most);
+    over.map_or(Ok(()), |(priority, most)| {
+        let message = format!("You cannot ask for a priority above {most}");
+        Err(Error::of(code::PRIORITY_TOO_HIGH, message).with("priority", priority))
+    })
 }
 
 fn is_variable(name: &str, value: &str) -> bool {

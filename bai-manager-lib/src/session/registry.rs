@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bai_core::port::agent::KernelRef;
-use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Session, SessionId, SessionStatus};
+use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Result, Session, SessionId, SessionStatus};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+
+use super::admission::{Pending, PendingLimits};
 
 /// Living sessions by id, name and kernel.
 #[derive(Debug, Default)]
@@ -26,6 +28,21 @@ struct State {
     graves: Graves,
     /// Pending sessions of each resource group that has some.
     queued: HashMap<String, HashSet<SessionId>>,
+    /// What waits of each keypair.
+    pending: Pending,
+}
+
+/// A session that is about to be enqueued.
+#[derive(Debug)]
+pub(crate) struct Admitted<'a> {
+    registry: &'a Registry,
+    session: SessionId,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.registry.state.write().pending.arrived(self.session);
+    }
 }
 
 /// What [`Registry::put`] replaced.
@@ -76,6 +93,8 @@ impl Registry {
         }
         if let Some(old) = &old {
             state.drop_indexes(old);
+        } else {
+            state.pending.arrived(session.id);
         }
         if session.status.is_dead() {
             state.remove(session);
@@ -83,6 +102,16 @@ impl Registry {
             state.keep(session);
         }
         old.map_or(Replaced::Nothing, Replaced::Older)
+    }
+
+    /// Counts a session that is about to be enqueued among those that wait, until it has been [put](Registry::put) or what is
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` over a limit.
+    pub(crate) fn admit(&self, session: &Session, limits: &PendingLimits) -> Result<Admitted<'_>> {
+        self.state.write().pending.admit(session, limits)?;
+        Ok(Admitted { registry: self, session: session.id })
     }
 
     /// Resource groups with pending sessions.
@@ -120,6 +149,7 @@ impl State {
     fn keep(&mut self, session: Arc<Session>) {
         if session.status == SessionStatus::Pending {
             self.queued.entry(session.resource_group.clone()).or_default().insert(session.id);
+            self.pending.count(&session);
         }
         self.names.insert(name_key(&session), session.id);
         for kernel in &session.kernels {
@@ -145,6 +175,9 @@ impl State {
     }
 
     fn drop_indexes(&mut self, session: &Session) {
+        if session.status == SessionStatus::Pending {
+            self.pending.discount(session);
+        }
         if let Some(queue) = self.queued.get_mut(&session.resource_group) {
             queue.remove(&session.id);
             if queue.is_empty() {

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bai_core::error::code;
 use bai_core::memory::{MemoryLease, MemoryStore};
 use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
 use bai_core::{Error, ErrorKind, Result, Session, SessionId, SessionStatus, Timestamp};
 use bai_manager_lib::Manager;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use crate::world::{Manners, World, batch, cores, quick, small};
@@ -21,6 +23,10 @@ struct Unreliable {
     exclusive: bool,
     failing: AtomicBool,
     calls: AtomicU64,
+    /// Refuses one placement of the session of this name, as if another manager had been faster.
+    contested: Mutex<Option<&'static str>>,
+    /// Names of the sessions whose placements were asked for, in this order.
+    placements: Mutex<Vec<String>>,
 }
 
 impl Unreliable {
@@ -30,6 +36,8 @@ impl Unreliable {
             exclusive,
             failing: AtomicBool::new(false),
             calls: AtomicU64::new(0),
+            contested: Mutex::default(),
+            placements: Mutex::default(),
         })
     }
 
@@ -38,6 +46,20 @@ impl Unreliable {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         let failing = self.failing.load(Ordering::SeqCst);
         (failing && call.is_multiple_of(5), failing && call.is_multiple_of(7))
+    }
+
+    /// Takes the contested placement out of `changes`, and says where it was.
+    fn contest(&self, changes: &mut Vec<SessionChange>) -> Option<usize> {
+        let guarded = changes.iter().filter(|change| change.guard_capacity);
+        self.placements.lock().extend(guarded.map(|change| change.session.name.clone()));
+        let mut contested = self.contested.lock();
+        let is_it = |change: &SessionChange| {
+            change.guard_capacity && Some(change.session.name.as_str()) == *contested
+        };
+        let place = changes.iter().position(is_it)?;
+        *contested = None;
+        changes.remove(place);
+        Some(place)
     }
 }
 
@@ -60,12 +82,16 @@ impl SessionStore for Unreliable {
         if after { Err(down()) } else { done }
     }
 
-    async fn commit(&self, changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
+    async fn commit(&self, mut changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         let (before, after) = self.luck();
         if before {
             return Err(down());
         }
-        let done = self.store.commit(changes).await;
+        let refused = self.contest(&mut changes);
+        let mut done = self.store.commit(changes).await;
+        if let (Some(place), Ok(results)) = (refused, &mut done) {
+            results.insert(place, Err(Error::of(code::OVER_CAPACITY, "somebody else was faster")));
+        }
         if after { Err(down()) } else { done }
     }
 
@@ -94,7 +120,7 @@ impl SessionStore for Unreliable {
     }
 }
 
-async fn shared_world(cores: &[u64]) -> World {
+pub(crate) async fn shared_world(cores: &[u64]) -> World {
     let store = MemoryStore::new();
     let sessions = Unreliable::new(&store, false);
     World::on(store, sessions, cores, quick()).await
@@ -217,6 +243,40 @@ async fn a_store_that_fails_now_and_then_costs_time_only() {
     }
     sessions.failing.store(false, Ordering::SeqCst);
     world.until("the agent has forgotten everything", |world| world.agents[0].kernel_count() == 0).await;
+    world.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_race_costs_its_session_only_and_the_plan_agrees_with_the_records_afterwards() {
+    let store = MemoryStore::new();
+    let sessions = Unreliable::new(&store, false);
+    let world = World::on(store, sessions.clone(), &[8], quick()).await;
+    // All eight are placed by the same plan.
+    world.manager().agents().set_schedulable(&["i-0".into()], false).await.unwrap();
+    let mut created = Vec::new();
+    for number in 0..8 {
+        created.push(world.create(cores(&format!("racer-{number}"), 1)).await.unwrap().id);
+    }
+    *sessions.contested.lock() = Some("racer-3");
+    world.manager().agents().set_schedulable(&["i-0".into()], true).await.unwrap();
+    for id in &created {
+        world.reaches(*id, SessionStatus::Running).await;
+    }
+    assert!(sessions.contested.lock().is_none(), "the race was lost");
+    let placements = sessions.placements.lock().clone();
+    for number in 0..8 {
+        let name = format!("racer-{number}");
+        let times = placements.iter().filter(|known| **known == name).count();
+        assert_eq!(times, if number == 3 { 2 } else { 1 }, "{name} in {placements:?}");
+    }
+
+    // The agent is exactly full, and what becomes free is used.
+    let ninth = world.create(cores("racer-8", 1)).await.unwrap();
+    world.until_stored(ninth.id, |session| session.status_info.is_some()).await;
+    let scheduler = &world.stored(ninth.id).await.status_data["scheduler"];
+    assert_eq!(scheduler["msg"], "needs cpu 1; best agent has 0 free of 8");
+    world.manager().sessions().destroy(&world.scope, "racer-3", false, false).await.unwrap();
+    world.reaches(ninth.id, SessionStatus::Running).await;
     world.check_books().await;
 }
 

@@ -7,6 +7,8 @@ mod failure;
 mod gateway;
 mod idle;
 mod life;
+mod order;
+mod pending;
 mod restart;
 mod waiting;
 mod world;

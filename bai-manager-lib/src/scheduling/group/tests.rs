@@ -102,6 +102,9 @@ fn facts(records: &Records, notes: Notes) -> Facts<'static> {
         name: NAME,
         now: at(1000),
         directory: Arc::new(Directory::default()),
+        settings: Arc::default(),
+        turns: BTreeMap::new(),
+        history: Vec::new(),
         agents: Some(agents()),
         sessions: records.sessions.clone(),
         dependencies: BTreeMap::new(),
@@ -124,7 +127,7 @@ proptest! {
         happenings in prop::collection::vec((0_usize..6, happening(), any::<bool>()), 1..40),
     ) {
         let mut records = Records::default();
-        let mut hot = HotGroup::new(NAME, &Directory::default(), &agents().types);
+        let mut hot = HotGroup::new(NAME, &Directory::default(), &Arc::default(), &agents().types);
         let mut notes = Notes::default();
         for (second, (which, happening, look)) in (0..).zip(happenings) {
             if let Some((id, session)) = records.happen(which, happening, second) {
@@ -137,7 +140,7 @@ proptest! {
         }
         hot.follow(&facts(&records, notes), Vec::new()).unwrap();
         let everyone = Notes { sessions: records.sessions.keys().copied().collect(), ..Notes::default() };
-        let mut fresh = HotGroup::new(NAME, &Directory::default(), &agents().types);
+        let mut fresh = HotGroup::new(NAME, &Directory::default(), &Arc::default(), &agents().types);
         fresh.follow(&facts(&records, everyone), Vec::new()).unwrap();
         prop_assert_eq!(seen(&mut hot), seen(&mut fresh));
         let plans = (hot.group.pass(at(1000)), fresh.group.pass(at(1000)));
