@@ -48,7 +48,7 @@ fn main() -> Result<(), Error> {
                 rows.push(Point { order, mode, load, figures });
             }
         }
-        report(load, workload.jobs.len(), &rows);
+        report(load, &workload, &rows);
         points.extend(rows);
     }
     if let Some(path) = value("--svg") {
@@ -83,12 +83,13 @@ fn parsed<T: FromStr>(name: &str, text: &str) -> Result<T, Error> {
     text.parse().map_err(invalid)
 }
 
-fn report(load: f64, jobs: usize, rows: &[Point]) {
+fn report(load: f64, workload: &Workload, rows: &[Point]) {
     if std::env::args().any(|arg| arg == "--json") {
         rows.iter().for_each(json);
         return;
     }
-    println!("\nLoad {load:.2}, {jobs} jobs:\n");
+    let (jobs, days) = (workload.jobs.len(), workload.span() as f64 / 86_400.0);
+    println!("\nLoad {load:.2}, {jobs} jobs in {days:.1} days:\n");
     println!(
         "| order | backfill | mean wait | p95 wait | mean slowdown | utilisation | Jain, shares | Jain, slowdown |"
     );

@@ -219,8 +219,9 @@ mod tests {
 
     #[test]
     fn a_fair_order_serves_the_second_user_before_the_rest_of_the_first() {
-        let mut jobs: Vec<Job> = (0..8).map(|_| job(100, 50, Some(50), 0, 4)).collect();
-        jobs.push(job(101, 50, Some(50), 1, 4));
+        let runs = [50, 70].into_iter().cycle();
+        let mut jobs: Vec<Job> = runs.take(8).map(|run| job(100, run, Some(run), 0, 2)).collect();
+        jobs.push(job(101, 10, Some(10), 1, 2));
         let jobs = framed(&jobs);
         let fifo = figures(&jobs, "fifo", Backfill::Easy).evenness.unwrap();
         for sequencer in ["drf", "fair-share"] {
