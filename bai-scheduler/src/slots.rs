@@ -24,7 +24,7 @@ use std::collections::HashMap;
 
 use bai_core::Result;
 use bai_core::error::{Error, code};
-use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType, SlotTypes, TextForm};
+use bai_core::slots::{Amount, ResourceSlots, SlotName, SlotType, SlotTypes};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use smallvec::SmallVec;
@@ -181,7 +181,7 @@ impl SlotTable {
 
     /// The amount for people: bytes with a binary suffix.
     pub fn text(&self, slot: SlotId, units: Units) -> String {
-        self.known.humanize(self.name(slot), self.amount(slot, units), TextForm::Exact)
+        self.known.type_of(self.name(slot)).describe(self.amount(slot, units))
     }
 }
 

@@ -72,9 +72,13 @@ async fn the_queue_waits_for_an_agent_that_cannot_be_reached() {
     let second = world.create(cores("second", 1)).await.unwrap();
     world.reaches(first.id, SessionStatus::Preparing).await;
     let first = world.reaches(first.id, SessionStatus::Pending).await;
-    world
-        .until_stored(second.id, |session| session.status_info.as_deref() == Some("no-available-instances"))
-        .await;
+    for id in [first.id, second.id] {
+        world
+            .until_stored(id, |session| session.status_info.as_deref() == Some("no-available-instances"))
+            .await;
+    }
+    // What is left of the first start is seen to once more.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let commands = world.agents[0].commands.load(std::sync::atomic::Ordering::SeqCst);
     // Several passes later the agent has been left alone, and nobody has lost a try.
     tokio::time::sleep(Duration::from_millis(2500)).await;
