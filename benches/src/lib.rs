@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod load;
+pub mod nodes;
 pub mod server;
 
 use std::process::Command;

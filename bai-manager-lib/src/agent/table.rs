@@ -22,6 +22,8 @@ pub(crate) struct AgentTable {
     dialer: Arc<dyn AgentDialer>,
     /// Counts the changes that the scheduler has to know of.
     version: AtomicU64,
+    /// Types of all slots, as of a version.
+    types: RwLock<Option<(u64, SlotTypes)>>,
     entries: RwLock<BTreeMap<AgentId, Entry>>,
 }
 
@@ -67,7 +69,7 @@ const ROW_INTERVAL_SECS: i64 = 10;
 
 impl AgentTable {
     pub(crate) fn new(dialer: Arc<dyn AgentDialer>) -> Self {
-        Self { dialer, version: AtomicU64::new(0), entries: RwLock::default() }
+        Self { dialer, version: AtomicU64::new(0), types: RwLock::default(), entries: RwLock::default() }
     }
 
     /// Which state of the agents this is, as far as the scheduler is concerned: capacity, health, images.
@@ -120,6 +122,7 @@ impl AgentTable {
             || entry.stored.is_none()
             || entry.row.status != row.status
             || entry.row.capacity != row.capacity
+            || entry.row.slot_types != row.slot_types
             || entry.row.resource_group != row.resource_group;
         let due = capacity_changed || is_changed(&entry.row, &row) || entry.is_due(now);
         let kernels =
@@ -255,6 +258,19 @@ impl AgentTable {
 
     /// Types of all slots that any agent offers.
     pub(crate) fn slot_types(&self) -> SlotTypes {
+        // Taken first: what changes meanwhile makes the result an old one.
+        let version = self.version();
+        if let Some((seen, types)) = &*self.types.read()
+            && *seen == version
+        {
+            return types.clone();
+        }
+        let types = self.gather_types();
+        *self.types.write() = Some((version, types.clone()));
+        types
+    }
+
+    fn gather_types(&self) -> SlotTypes {
         let mut types: SlotTypes = [("cpu", SlotType::Count), ("mem", SlotType::Bytes)].into_iter().collect();
         for entry in self.entries.read().values() {
             for (name, slot_type) in entry.row.slot_types.iter() {

@@ -143,14 +143,32 @@ async fn facts<'a>(
     directory: Arc<Directory>,
     settings: Arc<Settings>,
     agents: Option<AgentFacts>,
-    notes: Notes,
+    mut notes: Notes,
 ) -> Result<Facts<'a>> {
     let sessions: HashMap<_, _> =
         notes.sessions.iter().filter_map(|id| Some((*id, core.registry.get(*id)?))).collect();
+    unheard(core, &sessions, &mut notes).await?;
     let dependencies = dependencies(core, sessions.values()).await?;
     let now = core.now();
     let (turns, history) = (BTreeMap::new(), Vec::new());
     Ok(Facts { name, now, directory, settings, turns, history, agents, notes, sessions, dependencies })
+}
+
+/// Looks up how those have ended that died after the notes were taken: the note of that is for the next pass, and who depends
+/// on them must not be told that they failed.
+async fn unheard(
+    core: &Arc<Core>,
+    living: &HashMap<SessionId, Arc<Session>>,
+    notes: &mut Notes,
+) -> Result<()> {
+    let dead = notes.sessions.iter().filter(|id| !living.contains_key(id));
+    let unheard: Vec<_> = dead.filter(|id| !notes.outcomes.contains_key(id)).copied().collect();
+    for id in unheard {
+        if let Some(outcome) = core.load(id).await?.as_deref().and_then(outcome) {
+            notes.outcomes.insert(id, outcome);
+        }
+    }
+    Ok(())
 }
 
 /// The agents of the group.

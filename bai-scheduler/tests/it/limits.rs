@@ -136,7 +136,7 @@ fn images_have_a_least_and_a_most() {
     assert_eq!(placed(&plan), [3]);
     assert_eq!(
         plan.unplaced[0].explanation.sentence(),
-        "python:3.11: cpu 1 asked, at least 2; python:3.11: mem 0 asked, at least 1"
+        "python:3.11: cpu 1 asked, at least 2; python:3.11: mem 0 bytes asked, at least 1 byte"
     );
     assert_eq!(plan.unplaced[1].explanation.sentence(), "python:3.11: cpu 5 asked, at most 4");
 }

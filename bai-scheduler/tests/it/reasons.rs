@@ -24,7 +24,10 @@ fn the_nearest_miss_is_told() {
     assert_eq!(sentence(3), "needs cuda.device 4; best agent has 2 free of 2");
     world.enqueue(session(4, &[&[("cpu", 1), ("mem", 3 << 35)]]));
     let plan = world.pass();
-    assert_eq!(plan.unplaced[0].explanation.sentence(), "needs mem 96g; best agent has 64g free of 64g");
+    assert_eq!(
+        plan.unplaced[0].explanation.sentence(),
+        "needs mem 96 GiB; best agent has 64 GiB free of 64 GiB"
+    );
 }
 
 #[test]
