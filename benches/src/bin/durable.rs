@@ -104,6 +104,7 @@ fn backends(store: Store) -> Backends {
         lease: Arc::new(MemoryLease::new()),
         counter: Arc::new(MemoryCounter::new()),
         clock: Arc::new(SystemClock),
+        secret: [7; 32].into(),
     }
 }
 
