@@ -85,6 +85,10 @@ pub trait Cgroups: fmt::Debug + Send + Sync + 'static {
     /// The processes in the group.
     fn pids(&self, group: &str) -> io::Result<Vec<u32>>;
 
+    /// Lets the group use as much CPU time as there is. Dying takes some: hundreds of killed processes whose group has used up its
+    /// share would take minutes.
+    fn lift_cpu_limit(&self, group: &str) -> io::Result<()>;
+
     /// Sends SIGKILL to everything in the group, in a way that forking processes cannot escape. Does not wait.
     fn kill(&self, group: &str) -> io::Result<()>;
 
@@ -107,6 +111,7 @@ pub trait Cgroups: fmt::Debug + Send + Sync + 'static {
     /// `TimedOut` when a process does not die (one in an uninterruptible wait).
     fn destroy(&self, group: &str, limit: Duration) -> io::Result<()> {
         let give_up = Instant::now() + limit;
+        let _ = self.lift_cpu_limit(group);
         while self.exists(group) {
             self.kill(group)?;
             if self.pids(group)?.is_empty() && self.remove(group).is_ok() {

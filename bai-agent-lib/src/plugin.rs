@@ -152,12 +152,18 @@ impl Plugins {
     /// `Conflict` ([`code::OVER_CAPACITY`]) when there is not enough left, `Invalid` ([`code::INVALID_SLOTS`]) when the
     /// amounts make no sense.
     pub(crate) fn allocate(&self, wanted: &ResourceSlots, hint: &AffinityHint) -> Result<Allocation> {
-        wanted.check_exclusive()?;
-        let missing = ["cpu", "mem"].into_iter().find(|required| wanted.get(required) <= Amount::ZERO);
-        if let Some(slot) = missing {
-            return Err(Error::of(code::INVALID_SLOTS, "a kernel needs cpu and mem").with("slot", slot));
-        }
+        check(wanted)?;
         Ok(self.pool.allocate(wanted, hint)?)
+    }
+
+    /// As [`Plugins::allocate`], for the successor of who holds `held`, which may get what is held there.
+    pub(crate) fn succeed(
+        held: &mut Allocation,
+        wanted: &ResourceSlots,
+        hint: &AffinityHint,
+    ) -> Result<Allocation> {
+        check(wanted)?;
+        Ok(held.succeed(wanted, hint)?)
     }
 
     pub(crate) fn grant(&self, held: &Holding) -> Grant {
@@ -173,6 +179,14 @@ impl Plugins {
             .filter(|(_, devices)| devices.as_array().is_some_and(|devices| !devices.is_empty()))
             .collect()
     }
+}
+
+fn check(wanted: &ResourceSlots) -> Result<()> {
+    wanted.check_exclusive()?;
+    let missing = ["cpu", "mem"].into_iter().find(|required| wanted.get(required) <= Amount::ZERO);
+    missing.map_or(Ok(()), |slot| {
+        Err(Error::of(code::INVALID_SLOTS, "a kernel needs cpu and mem").with("slot", slot))
+    })
 }
 
 #[cfg(test)]

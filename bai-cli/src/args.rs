@@ -247,12 +247,27 @@ pub(crate) struct Rm {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "bai exec [OPTIONS] <SESSION> <CODE>\n       bai exec [OPTIONS] -c <CODE> <SESSION>"
+)]
+#[command(group(ArgGroup::new("snippet").required(true).args(["code", "option"])))]
 pub(crate) struct Exec {
     /// Session name or id.
     pub(crate) session: String,
 
     /// Snippet to run.
-    pub(crate) code: String,
+    code: Option<String>,
+
+    /// Snippet to run, said as in `bai run`.
+    #[arg(short = 'c', long = "code", value_name = "CODE")]
+    option: Option<String>,
+}
+
+impl Exec {
+    /// The snippet, however it was given.
+    pub(crate) fn snippet(&self) -> &str {
+        self.code.as_deref().or(self.option.as_deref()).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Args)]

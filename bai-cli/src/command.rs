@@ -31,7 +31,7 @@ async fn on_cluster(command: Command, connection: &Connection, output: Output) -
     let client = &connection.client;
     match command {
         Command::Run(args) => return run::run(args, client, output).await,
-        Command::Exec(args) => return run::exec(args, client, output).await,
+        Command::Exec(args) => return run::exec(&args, client, output).await,
         Command::Start(args) => session::start(args, client, output).await,
         Command::Ps(args) => session::list(&args, client, output).await,
         Command::Info(args) => session::info(&args, client, output).await,

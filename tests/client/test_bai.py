@@ -134,6 +134,7 @@ def test_info(bai, lab):
 
 def test_exec_keeps_state(bai, lab):
     assert bai("exec", lab, "print(x + 1)").stdout == "42\n"
+    assert bai("exec", lab, "-c", "print(x + 2)").stdout == "43\n"
     assert "hi bob" in bai("exec", lab, "print('hi', input())", stdin="bob\n").stdout
 
 
@@ -265,6 +266,8 @@ WRONG = [
     (["restart", "nosuch"], 1, ["no such session", "BAI-S001"]),
     (["logs", "nosuch"], 1, ["no such session", "BAI-S001"]),
     (["exec", "nosuch", "1"], 1, ["no such session", "BAI-S001"]),
+    (["queue", "--scaling-group", "nosuch"], 1, ["no such resource group", "nosuch"]),
+    (["explain", "nosuch"], 1, ["no such session", "BAI-S001"]),
     (["ls", "nosuch"], 1, ["no such session", "BAI-S001"]),
     (["upload", "nosuch", "a.txt"], 1, ["no such session", "BAI-S001"]),
     (["download", "nosuch", "a.txt"], 1, ["no such session", "BAI-S001"]),

@@ -7,6 +7,7 @@ use bai_core::execution::{ExecuteReply, ExecuteRequest, FileEntry, UploadFile};
 use bai_core::id::{KernelId, SessionId};
 use bai_core::port::AgentApi;
 use bai_core::port::agent::{KernelRef, KernelSpec};
+use bai_core::slots::ResourceSlots;
 use bai_scheduler::device::{AffinityHint, Allocation};
 use serde_json::{Map, Value};
 
@@ -16,6 +17,7 @@ use super::drive::{Origin, blocking};
 use crate::files::Home;
 use crate::kernel::Kernel;
 use crate::log::ConsoleLog;
+use crate::plugin::Plugins;
 use crate::scratch::Layout;
 use crate::state::KernelRecord;
 
@@ -106,10 +108,8 @@ impl Core {
             if earlier.as_ref().is_some_and(|earlier| earlier.kernel == spec.kernel) {
                 continue;
             }
-            // The record of a predecessor stays as it is while that runs; this value is what counts.
-            let held = earlier.as_ref().and_then(|earlier| earlier.live(|live| live.devices.take()));
             let near = hints.entry(spec.session).or_insert_with(|| self.near(spec.session, &kernels));
-            let (kernel, origin) = self.accept(spec, held, near);
+            let (kernel, origin) = self.accept(spec, earlier.as_deref(), near);
             kernels.insert(id, Arc::clone(&kernel));
             self.spawn(Arc::clone(self).drive(kernel, origin, earlier));
         }
@@ -129,15 +129,15 @@ impl Core {
         AffinityHint { nodes: nodes.flatten().collect() }
     }
 
-    /// A record with everything the kernel is to hold. What its predecessor `held` goes over to it.
+    /// A record with everything the kernel is to hold.
     fn accept(
         &self,
         spec: KernelSpec,
-        held: Option<Allocation>,
+        earlier: Option<&Kernel>,
         near: &mut AffinityHint,
     ) -> (Arc<Kernel>, Origin) {
         let mut record = KernelRecord::new(spec, hex::encode(rand::random::<[u8; 32]>()));
-        let (devices, origin) = match self.reserve(&mut record, held, near) {
+        let (devices, origin) = match self.reserve(&mut record, earlier, near) {
             Ok(devices) => {
                 if self.plugins.has_nodes() && near.nodes.is_empty() {
                     near.nodes = devices.nodes();
@@ -149,24 +149,37 @@ impl Core {
         (self.new_kernel(record, devices, false), origin)
     }
 
-    /// Takes ports and devices, those of the predecessor when they are what is wanted.
+    /// Takes ports and devices.
     fn reserve(
         &self,
         record: &mut KernelRecord,
-        held: Option<Allocation>,
+        earlier: Option<&Kernel>,
         near: &AffinityHint,
     ) -> Result<Allocation> {
-        let slots = &record.spec.slots;
-        let devices = match held {
-            Some(held) if held.held().totals() == *slots && held.is_offered() => held,
-            held => {
-                drop(held);
-                self.plugins.allocate(slots, near)?
-            }
-        };
+        let devices = self.devices(&record.spec.slots, earlier, near)?;
         (record.service_ports, record.ports) = self.assign_ports(&record.spec)?;
         record.allocation = devices.held().clone();
         Ok(devices)
+    }
+
+    /// Takes devices: those of the predecessor when they are what is wanted. Otherwise the predecessor keeps what its successor does
+    /// not take until it has ended, because it still runs on it. Its record stays as it is meanwhile.
+    fn devices(
+        &self,
+        wanted: &ResourceSlots,
+        earlier: Option<&Kernel>,
+        near: &AffinityHint,
+    ) -> Result<Allocation> {
+        let Some(earlier) = earlier else { return self.plugins.allocate(wanted, near) };
+        earlier.live(|live| match live.devices.take() {
+            None => self.plugins.allocate(wanted, near),
+            Some(same) if same.held().totals() == *wanted && same.is_offered() => Ok(same),
+            Some(mut other) => {
+                let next = Plugins::succeed(&mut other, wanted, near);
+                live.devices = Some(other);
+                next
+            }
+        })
     }
 
     pub(super) async fn forget(&self, wanted: KernelRef) -> Result<()> {

@@ -170,7 +170,8 @@ impl Node {
         records.iter().filter(|record| !record.phase.is_over()).for_each(|r| add(&mut stored, &r.allocation));
         assert_eq!(self.pool(), stored, "{records:?}");
         let capacity = self.agent.core.plugins.capacity();
-        assert!(self.agent.core.plugins.held().totals().fits_in(&capacity));
+        let held = self.agent.core.plugins.held().totals();
+        assert!(held.fits_in(&capacity), "{held} of {capacity}: {records:#?}");
     }
 }
 
@@ -212,6 +213,25 @@ async fn a_kernel_that_comes_again_keeps_its_devices_unless_it_wants_others() {
     node.create(first.clone()).await;
     node.settle().await;
     assert_eq!((node.phase(first.kernel), node.phase(blocked)), (Phase::Running, Phase::Running));
+    node.check();
+}
+
+#[tokio::test]
+async fn what_a_predecessor_still_runs_on_is_given_to_nobody_else() {
+    let mut node = Node::new(Duration::ZERO).await;
+    let mut first = spec("1", 2);
+    node.create(first.clone()).await;
+    node.settle().await;
+    first.kernel.generation += 1;
+    first.slots.insert("cuda.device", 1);
+    node.create(first.clone()).await;
+    // Two of four are in use until the predecessor has ended, though one is wanted from then on.
+    let greedy = node.create(spec("1", 3)).await;
+    let modest = node.create(spec("1", 2)).await;
+    node.crash(&[]).await;
+    node.settle().await;
+    assert_eq!(node.phase(modest), Phase::Running);
+    assert!(!matches!(node.agent.core.kernel(greedy).map(|kernel| kernel.phase()), Ok(Phase::Running)));
     node.check();
 }
 

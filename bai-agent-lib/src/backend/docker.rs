@@ -58,8 +58,8 @@ use bai_core::execution::KernelStats;
 use bai_core::image::Image;
 use bai_core::port::KernelBackend;
 use bai_core::port::agent::KernelRef;
-use bai_core::port::backend::{BackendCapability, ExitNotice, RunnerEndpoint, StartSpec, Started};
-use bollard::models::SystemInfo;
+use bai_core::port::backend::{BackendCapability, ExitNotice, Limits, RunnerEndpoint, StartSpec, Started};
+use bollard::models::{ContainerUpdateBody, SystemInfo};
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
@@ -80,6 +80,9 @@ pub use self::options::{DockerOptions, RegistryLogin};
 
 /// Added to the deadline of starts and stops, which the engine serves slowly when the host is busy.
 const HEAVY: Duration = Duration::from_mins(1);
+
+/// How long the processes of a container usually take to die once they are killed.
+const DYING: Duration = Duration::from_secs(1);
 
 /// Longest wait for a network that another engine of the swarm makes, and the pause between looks.
 const NETWORK_WAIT: Duration = Duration::from_secs(30);
@@ -245,11 +248,32 @@ impl Inner {
         let options = StopContainerOptions { t, ..StopContainerOptions::default() };
         let name = container::name(kernel);
         let stopped = self.engine.docker.stop_container(&name, Some(options));
-        let stopped = self.engine.long_call(HEAVY.saturating_add(grace), stopped).await;
+        let stopped = self.engine.long_call(HEAVY.saturating_add(grace), stopped);
+        tokio::pin!(stopped);
+        let soon = tokio::time::timeout(grace.saturating_add(DYING), &mut stopped).await;
+        let stopped = if let Ok(stopped) = soon {
+            stopped
+        } else {
+            self.lift_cpu_limit(&name).await;
+            stopped.await
+        };
         self.meters.forget(kernel);
         match stopped {
             Err(failure) if !failure.is_missing() => Err(Error::from(failure).with("kernel", kernel.id)),
             _ => Ok(()),
+        }
+    }
+
+    /// Lets a container that is being killed use all cores. Dying takes CPU time: hundreds of killed processes whose container
+    /// has used up its share would take minutes.
+    async fn lift_cpu_limit(&self, name: &str) {
+        let all = Limits { cpu: Some(self.cores), ..Limits::default() };
+        let update = ContainerUpdateBody {
+            nano_cpus: container::nano_cpus(&all, self.cores),
+            ..ContainerUpdateBody::default()
+        };
+        if let Err(failure) = self.engine.call(self.engine.docker.update_container(name, update)).await {
+            tracing::debug!(container = name, error = %Error::from(failure), "the limit of cpu time is not lifted");
         }
     }
 

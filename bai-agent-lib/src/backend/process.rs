@@ -333,6 +333,9 @@ impl Inner {
                 ended = tokio::time::timeout(grace, process.ended()).await.is_ok();
             }
             if !ended {
+                if let Some(cgroups) = &self.cgroups {
+                    let _ = cgroups.lift_cpu_limit(&group_name(found.kernel));
+                }
                 // The end of PID 1 is the end of everything in its namespace.
                 process.signal(Signal::SIGKILL).map_err(failed)?;
             }

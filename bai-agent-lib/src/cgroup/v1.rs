@@ -147,6 +147,12 @@ impl Cgroups for CgroupV1 {
         file::numbers(&self.first_dir(group)?.join("cgroup.procs"))
     }
 
+    fn lift_cpu_limit(&self, group: &str) -> io::Result<()> {
+        check_name(group)?;
+        let quota = self.dir("cpu", group).map(|dir| dir.join("cpu.cfs_quota_us"));
+        quota.filter(|file| file.exists()).map_or(Ok(()), |file| file::write(&file, "-1"))
+    }
+
     fn kill(&self, group: &str) -> io::Result<()> {
         // Frozen, nothing can fork away between reading the list and the signal.
         self.freeze(group, "FROZEN");
@@ -250,6 +256,18 @@ mod tests {
         let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
         assert_eq!(read("cpu/bai/a/k/cpu.cfs_quota_us"), "50000");
         assert_eq!(read("memory/bai/a/k/memory.limit_in_bytes"), "4096");
+    }
+
+    #[test]
+    fn the_limit_of_cpu_time_is_lifted_where_there_is_one() {
+        let (root, cgroups) = tree();
+        cgroups.create("k").unwrap();
+        let quota = root.path().join("cpu/bai/a/k/cpu.cfs_quota_us");
+        cgroups.lift_cpu_limit("k").unwrap();
+        assert!(!quota.exists());
+        fs::write(&quota, "").unwrap();
+        cgroups.lift_cpu_limit("k").unwrap();
+        assert_eq!(fs::read_to_string(&quota).unwrap(), "-1");
     }
 
     #[test]

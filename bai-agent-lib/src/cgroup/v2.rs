@@ -114,6 +114,12 @@ impl Cgroups for CgroupV2 {
         file::numbers(&self.dir(group).join("cgroup.procs"))
     }
 
+    fn lift_cpu_limit(&self, group: &str) -> io::Result<()> {
+        check_name(group)?;
+        let limit = self.dir(group).join("cpu.max");
+        if limit.exists() { file::write(&limit, "max") } else { Ok(()) }
+    }
+
     fn kill(&self, group: &str) -> io::Result<()> {
         let kill = self.dir(group).join("cgroup.kill");
         if kill.exists() {
@@ -194,6 +200,17 @@ mod tests {
         let cgroups = CgroupV2::open(root.path(), "bai").unwrap();
         cgroups.create("k").unwrap();
         (root, cgroups)
+    }
+
+    #[test]
+    fn the_limit_of_cpu_time_is_lifted_where_there_is_one() {
+        let (root, cgroups) = tree();
+        let limit = root.path().join("bai/k/cpu.max");
+        cgroups.lift_cpu_limit("k").unwrap();
+        assert!(!limit.exists());
+        fs::write(&limit, "").unwrap();
+        cgroups.lift_cpu_limit("k").unwrap();
+        assert_eq!(fs::read_to_string(&limit).unwrap(), "max");
     }
 
     #[test]

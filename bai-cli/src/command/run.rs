@@ -30,8 +30,8 @@ pub(super) async fn run(args: args::Run, client: &Client, output: Output) -> Res
 }
 
 /// Runs a snippet in an existing session.
-pub(super) async fn exec(args: args::Exec, client: &Client, output: Output) -> Result<u8> {
-    query(&client.session(args.session), &args.code, output).await
+pub(super) async fn exec(args: &args::Exec, client: &Client, output: Output) -> Result<u8> {
+    query(&client.session(&args.session), args.snippet(), output).await
 }
 
 async fn in_session(args: &args::Run, session: &Session, output: Output) -> Result<u8> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bai_core::{Result, Session, SessionStatus};
+use bai_core::error::code;
+use bai_core::{Error, Result, Session, SessionStatus};
 use bai_scheduler::Unplaced;
 use bai_scheduler::explain::Explanation;
 
@@ -50,8 +51,14 @@ impl SessionService {
     /// positions count everybody's sessions; only a superadmin sees those of others.
     ///
     /// # Errors
-    /// `Unavailable` when a back end cannot be reached.
+    /// `NotFound` ([`code::RESOURCE_GROUP_NOT_FOUND`]) for an unknown group, `Unavailable` when a back end cannot be reached.
     pub async fn queue(&self, scope: &Scope, group: Option<&str>) -> Result<Vec<WaitingSession>> {
+        if let Some(name) = group
+            && !self.core.identities.directory().await?.resource_groups.contains_key(name)
+        {
+            let message = "no such resource group";
+            return Err(Error::of(code::RESOURCE_GROUP_NOT_FOUND, message).with("resource_group", name));
+        }
         let mut groups = self.core.registry.queued_groups();
         groups.retain(|name| group.is_none_or(|group| group == name));
         groups.sort_unstable();

@@ -170,7 +170,8 @@ async fn the_queue_tells_who_is_before_whom_and_why() {
     let (running, waiting) = sessions.explain(&world.scope, "running").await.unwrap();
     assert_eq!((running.id, waiting.is_none()), (first.id, true));
     assert!(sessions.explain(&world.scope, "nobody").await.is_err());
-    assert!(sessions.queue(&world.scope, Some("other-group")).await.unwrap().is_empty());
+    let unknown = sessions.queue(&world.scope, Some("other-group")).await.unwrap_err();
+    assert_eq!(unknown.code(), bai_core::error::code::RESOURCE_GROUP_NOT_FOUND);
 }
 
 #[tokio::test(flavor = "multi_thread")]

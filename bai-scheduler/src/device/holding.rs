@@ -54,6 +54,20 @@ impl Holding {
     }
 
     /// Sets how much of a device is held; nothing leaves no trace.
+    /// What is here beyond what is there.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let mut rest = Self::new();
+        for (slot, devices) in &self.0 {
+            for (device, amount) in devices {
+                let more = amount.saturating_sub(other.amount(slot.as_str(), device.as_str()));
+                if more > Amount::ZERO {
+                    rest.set(slot, device, more);
+                }
+            }
+        }
+        rest
+    }
+
     pub(super) fn set(&mut self, slot: &SlotName, device: &DeviceId, amount: Amount) {
         let devices = self.0.entry(slot.clone()).or_default();
         if amount.is_zero() {

@@ -183,6 +183,24 @@ impl Allocation {
     }
 }
 
+impl Allocation {
+    /// Takes all of `wanted` for a successor, which may get what is held here. `self` is left with what the successor does not
+    /// get of it, so that nobody else gets that before this holder has gone.
+    ///
+    /// # Errors
+    /// As [`DevicePool::allocate`]; nothing is changed then.
+    pub fn succeed(&mut self, wanted: &ResourceSlots, hint: &AffinityHint) -> Result<Self, AllocError> {
+        let mut table = self.pool.0.lock();
+        table.release(self.ticket);
+        let next = table.plan(wanted, hint);
+        if let Ok(next) = &next {
+            self.held = self.held.without(next);
+        }
+        self.ticket = table.hold(self.held.clone());
+        Ok(self.pool.hold(&mut table, next?))
+    }
+}
+
 impl Drop for Allocation {
     fn drop(&mut self) {
         self.pool.0.lock().release(self.ticket);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bai_core::slots::{Amount, DefaultForUnspecified, ResourceSlots};
+use bai_core::slots::{Amount, DefaultForUnspecified, ResourceSlots, SlotType};
 use bai_core::status::ClusterMode;
 use bai_scheduler::testing::{agent, owner, session, slots};
 use bai_scheduler::{Backfill, Holder, Limits, Options, Outcome, Session};
@@ -224,7 +224,8 @@ fn agrees(world: &World, unplaced: &bai_scheduler::Unplaced) -> Result<(), TestC
             let nearest = explanation.nearest.as_ref().unwrap();
             let agent = &world.agents[&nearest.agent];
             for short in &nearest.shortfalls {
-                prop_assert_eq!(&free(agent).get(&short.slot).to_string(), &short.free);
+                let words = SlotType::guess(&short.slot).describe(free(agent).get(&short.slot));
+                prop_assert_eq!(&words, &short.free);
                 prop_assert!(total.get(&short.slot) > free(agent).get(&short.slot));
             }
             let ruled_out: u32 = explanation.rejections.iter().map(|rejection| rejection.agents).sum();

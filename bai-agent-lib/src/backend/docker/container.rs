@@ -162,7 +162,7 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 
 /// The share of processor time. Whole cores of the kernel's own need none.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-fn nano_cpus(limits: &Limits, cores: f64) -> Option<i64> {
+pub(super) fn nano_cpus(limits: &Limits, cores: f64) -> Option<i64> {
     let pinned = if limits.cpuset.is_empty() { f64::INFINITY } else { limits.cpuset.len() as f64 };
     let share = limits.cpu.filter(|share| limits.cpuset.is_empty() || *share < pinned)?;
     Some((share.clamp(MIN_CORES, cores.max(MIN_CORES)) * 1e9).round() as i64)

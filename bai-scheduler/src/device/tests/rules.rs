@@ -66,6 +66,26 @@ fn dropping_gives_back_even_when_the_holder_panics() {
 }
 
 #[test]
+fn a_successor_may_get_what_is_held_and_nobody_gets_the_rest() {
+    let pool = gpus_and_cores(PoolOptions::default()).open();
+    let mut first = take(&pool, &want([("cuda.device", "3")])).unwrap();
+    let refused = first.succeed(&want([("cuda.device", "5")]), &AffinityHint::default()).unwrap_err();
+    assert_eq!(refused.refused, Refused::Insufficient);
+    assert_eq!(first.held().total("cuda.device"), 3.into(), "a refusal changes nothing");
+
+    let next = first.succeed(&want([("cuda.device", "2")]), &AffinityHint::default()).unwrap();
+    let (kept, given) = (ids(&first, "cuda.device"), ids(&next, "cuda.device"));
+    assert_eq!(given.len(), 2);
+    assert!(given.iter().all(|id| !kept.contains(id)), "nothing is counted twice");
+    assert!(pool.free().get("cuda.device") <= 1.into());
+    assert!(take(&pool, &want([("cuda.device", "2")])).is_err());
+    drop(first);
+    assert_eq!(pool.free().get("cuda.device"), 2.into());
+    drop(next);
+    assert_eq!(pool.free(), pool.capacity());
+}
+
+#[test]
 fn threads_never_share_a_core() {
     let pool = Arc::new(gpus_and_cores(PoolOptions::default()).open());
     let workers: Vec<_> = (0..8)
