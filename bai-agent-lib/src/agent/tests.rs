@@ -130,6 +130,16 @@ impl Node {
         kernel
     }
 
+    /// Waits until the kernel would survive a crash of the agent.
+    async fn stored(&self, kernel: KernelRef) {
+        let stored = async {
+            while !self.store.load().unwrap().iter().any(|record| record.spec.kernel == kernel) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), stored).await.unwrap();
+    }
+
     /// Waits until nothing changes any more.
     async fn settle(&self) {
         let settled = async {
@@ -228,6 +238,7 @@ async fn what_a_predecessor_still_runs_on_is_given_to_nobody_else() {
     // Two of four are in use until the predecessor has ended, though one is wanted from then on.
     let greedy = node.create(spec("1", 3)).await;
     let modest = node.create(spec("1", 2)).await;
+    node.stored(modest).await;
     node.crash(&[]).await;
     node.settle().await;
     assert_eq!(node.phase(modest), Phase::Running);
