@@ -7,8 +7,10 @@ mod sqlite;
 
 use std::borrow::Cow;
 use std::fmt;
+#[cfg(feature = "sqlite")]
+use std::path::Path;
 
-use bai_core::error::{Error, ErrorKind, Result, code};
+use bai_core::error::{Error, Result, code};
 
 use crate::dialect::{Dialect, Sql};
 
@@ -20,7 +22,22 @@ pub(crate) enum Arg<'a> {
     Int(i64),
     OptInt(Option<i64>),
     Bool(bool),
-    Bytes(&'a [u8]),
+    Bytes(Cow<'a, [u8]>),
+}
+
+impl Arg<'_> {
+    /// The same, to be taken to another thread.
+    #[cfg(feature = "sqlite")]
+    fn to_static(&self) -> Arg<'static> {
+        match self {
+            Self::Text(value) => Arg::Text(Cow::Owned(value.as_ref().to_owned())),
+            Self::OptText(value) => Arg::OptText(value.as_deref().map(|value| Cow::Owned(value.to_owned()))),
+            Self::Int(value) => Arg::Int(*value),
+            Self::OptInt(value) => Arg::OptInt(*value),
+            Self::Bool(value) => Arg::Bool(*value),
+            Self::Bytes(value) => Arg::Bytes(Cow::Owned(value.as_ref().to_owned())),
+        }
+    }
 }
 
 macro_rules! arg_from {
@@ -41,8 +58,8 @@ arg_from! {
     i64, value => Self::Int(value);
     Option<i64>, value => Self::OptInt(value);
     bool, value => Self::Bool(value);
-    &'a [u8], value => Self::Bytes(value);
-    &'a Vec<u8>, value => Self::Bytes(value);
+    &'a [u8], value => Self::Bytes(Cow::Borrowed(value));
+    &'a Vec<u8>, value => Self::Bytes(Cow::Borrowed(value));
 }
 
 /// Arguments for `$1`, `$2`, …
@@ -54,43 +71,31 @@ pub(crate) use args;
 /// A row of a result, read by the number of the column from 0.
 pub(crate) enum Row {
     #[cfg(feature = "sqlite")]
-    Sqlite(sqlx::sqlite::SqliteRow),
+    Sqlite(sqlite::Cells),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::postgres::PgRow),
 }
 
+/// Reads one type of column.
 macro_rules! read {
-    ($row:expr, $column:expr) => {{
-        let value = match $row {
-            #[cfg(feature = "sqlite")]
-            Row::Sqlite(row) => sqlx::Row::try_get(row, $column),
-            #[cfg(feature = "postgres")]
-            Row::Postgres(row) => sqlx::Row::try_get(row, $column),
-        };
-        value.map_err(failed)
-    }};
+    ($name:ident -> $type:ty) => {
+        pub(crate) fn $name(&self, column: usize) -> Result<$type> {
+            match self {
+                #[cfg(feature = "sqlite")]
+                Self::Sqlite(cells) => sqlite::$name(cells.get(column)),
+                #[cfg(feature = "postgres")]
+                Self::Postgres(row) => postgres::read(row, column),
+            }
+        }
+    };
 }
 
 impl Row {
-    pub(crate) fn text(&self, column: usize) -> Result<String> {
-        read!(self, column)
-    }
-
-    pub(crate) fn opt_text(&self, column: usize) -> Result<Option<String>> {
-        read!(self, column)
-    }
-
-    pub(crate) fn int(&self, column: usize) -> Result<i64> {
-        read!(self, column)
-    }
-
-    pub(crate) fn bool(&self, column: usize) -> Result<bool> {
-        read!(self, column)
-    }
-
-    pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>> {
-        read!(self, column)
-    }
+    read!(text -> String);
+    read!(opt_text -> Option<String>);
+    read!(int -> i64);
+    read!(bool -> bool);
+    read!(bytes -> Vec<u8>);
 }
 
 /// What came of a statement that may run into a constraint.
@@ -107,7 +112,7 @@ pub(crate) enum Outcome {
 /// Connections to a database.
 pub(crate) enum Db {
     #[cfg(feature = "sqlite")]
-    Sqlite(sqlite::Pools),
+    Sqlite(sqlite::Sqlite),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
 }
@@ -115,26 +120,30 @@ pub(crate) enum Db {
 /// A transaction; dropping it takes everything back.
 pub(crate) enum Tx {
     #[cfg(feature = "sqlite")]
-    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Sqlite(sqlite::SqliteTx),
     #[cfg(feature = "postgres")]
-    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
-}
-
-/// A query with all its arguments.
-macro_rules! bound {
-    ($sql:expr, $args:expr) => {
-        $args.iter().fold(sqlx::query($sql), |query, arg| match arg {
-            Arg::Text(value) => query.bind(&**value),
-            Arg::OptText(value) => query.bind(value.as_deref()),
-            Arg::Int(value) => query.bind(*value),
-            Arg::OptInt(value) => query.bind(*value),
-            Arg::Bool(value) => query.bind(*value),
-            Arg::Bytes(value) => query.bind(*value),
-        })
-    };
+    Postgres(postgres::PgTx),
 }
 
 impl Db {
+    /// Opens, or creates, a database file.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn open_sqlite(path: &Path) -> Result<Self> {
+        sqlite::Sqlite::open(path).await.map(Self::Sqlite)
+    }
+
+    /// A database that is gone when it is closed.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn sqlite_in_memory() -> Result<Self> {
+        sqlite::Sqlite::in_memory().map(Self::Sqlite)
+    }
+
+    /// Connects to the database that `url` names.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn connect_postgres(url: &str, max_connections: u32) -> Result<Self> {
+        postgres::connect(url, max_connections).await.map(Self::Postgres)
+    }
+
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
             #[cfg(feature = "sqlite")]
@@ -146,40 +155,36 @@ impl Db {
 
     /// Begins a transaction that may write.
     pub(crate) async fn begin(&self) -> Result<Tx> {
-        let tx = match self {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(pools) => pools.writer.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+            Self::Sqlite(db) => db.begin().await.map(Tx::Sqlite),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
-        };
-        tx.map_err(failed)
+            Self::Postgres(pool) => pool.begin().await.map(Tx::Postgres).map_err(postgres::failed),
+        }
     }
 
     /// Runs a statement that changes rows, in a transaction of its own; how many it changed.
     pub(crate) async fn execute(&self, sql: Sql, args: &[Arg<'_>]) -> Result<u64> {
-        match self.try_execute(sql, args).await? {
-            Outcome::Done(rows) => Ok(rows),
-            broken => Err(unexpected(broken)),
-        }
+        self.try_execute(sql, args).await?.rows()
     }
 
     pub(crate) async fn try_execute(&self, sql: Sql, args: &[Arg<'_>]) -> Result<Outcome> {
-        let done = match self {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(pools) => {
-                bound!(sql.sqlite, args).execute(&pools.writer).await.map(|done| done.rows_affected())
-            }
+            Self::Sqlite(db) => db.execute(sql.sqlite, args).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => {
-                bound!(sql.postgres, args).execute(pool).await.map(|done| done.rows_affected())
-            }
-        };
-        outcome(done)
+            Self::Postgres(pool) => postgres::execute(pool, sql.postgres, args).await,
+        }
     }
 
     /// The rows of a statement that only reads.
     pub(crate) async fn rows(&self, sql: Sql, args: &[Arg<'_>]) -> Result<Vec<Row>> {
-        self.select(self.dialect().pick(sql), args, true).await
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(db) => db.select(sql.sqlite, args, true).await.map(sqlite_rows),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => postgres::rows(pool, sql.postgres, args).await.map(postgres_rows),
+        }
     }
 
     /// The only row of a statement that only reads, if there is one.
@@ -189,33 +194,19 @@ impl Db {
 
     /// The rows of a statement put together at run time.
     pub(crate) async fn rows_of_text(&self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
-        self.select(sql, args, false).await
-    }
-
-    async fn select(&self, sql: &str, args: &[Arg<'_>], keep_prepared: bool) -> Result<Vec<Row>> {
-        let rows = match self {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(pools) => {
-                let query = bound!(sql, args).persistent(keep_prepared);
-                query.fetch_all(&pools.readers).await.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
-            }
+            Self::Sqlite(db) => db.select(sql, args, false).await.map(sqlite_rows),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => {
-                let query = bound!(sql, args).persistent(keep_prepared);
-                query.fetch_all(pool).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
-            }
-        };
-        rows.map_err(failed)
+            Self::Postgres(pool) => postgres::rows_of_text(pool, sql, args).await.map(postgres_rows),
+        }
     }
 
     /// Closes all connections; a later call fails.
     pub(crate) async fn close(&self) {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(pools) => {
-                pools.readers.close().await;
-                pools.writer.close().await;
-            }
+            Self::Sqlite(db) => db.close().await,
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => pool.close().await,
         }
@@ -234,37 +225,26 @@ impl Tx {
 
     /// Runs a statement that changes rows; how many it changed.
     pub(crate) async fn execute(&mut self, sql: Sql, args: &[Arg<'_>]) -> Result<u64> {
-        match self.try_execute(sql, args).await? {
-            Outcome::Done(rows) => Ok(rows),
-            broken => Err(unexpected(broken)),
-        }
+        self.try_execute(sql, args).await?.rows()
     }
 
     pub(crate) async fn try_execute(&mut self, sql: Sql, args: &[Arg<'_>]) -> Result<Outcome> {
-        let done = match self {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(tx) => {
-                bound!(sql.sqlite, args).execute(&mut **tx).await.map(|done| done.rows_affected())
-            }
+            Self::Sqlite(tx) => tx.execute(sql.sqlite, args).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => {
-                bound!(sql.postgres, args).execute(&mut **tx).await.map(|done| done.rows_affected())
-            }
-        };
-        outcome(done)
+            Self::Postgres(tx) => postgres::execute(&mut **tx, sql.postgres, args).await,
+        }
     }
 
     /// The rows of a statement, be it one that changes some.
     pub(crate) async fn rows(&mut self, sql: Sql, args: &[Arg<'_>]) -> Result<Vec<Row>> {
-        let rows = match self {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(tx) => (bound!(sql.sqlite, args).fetch_all(&mut **tx).await)
-                .map(|rows| rows.into_iter().map(Row::Sqlite).collect()),
+            Self::Sqlite(tx) => tx.rows(sql.sqlite, args).await.map(sqlite_rows),
             #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => (bound!(sql.postgres, args).fetch_all(&mut **tx).await)
-                .map(|rows| rows.into_iter().map(Row::Postgres).collect()),
-        };
-        rows.map_err(failed)
+            Self::Postgres(tx) => postgres::rows(&mut **tx, sql.postgres, args).await.map(postgres_rows),
+        }
     }
 
     /// The only row of a statement, if there is one.
@@ -274,23 +254,32 @@ impl Tx {
 
     /// Runs the statements of a script.
     pub(crate) async fn script(&mut self, text: &str) -> Result<()> {
-        let done = match self {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(tx) => sqlx::Executor::execute(&mut **tx, sqlx::raw_sql(text)).await.map(drop),
+            Self::Sqlite(tx) => tx.script(text).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => sqlx::Executor::execute(&mut **tx, sqlx::raw_sql(text)).await.map(drop),
-        };
-        done.map_err(failed)
+            Self::Postgres(tx) => postgres::script(tx, text).await,
+        }
     }
 
     pub(crate) async fn commit(self) -> Result<()> {
-        let done = match self {
+        match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(tx) => tx.commit().await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => tx.commit().await,
-        };
-        done.map_err(failed)
+            Self::Postgres(tx) => tx.commit().await.map_err(postgres::failed),
+        }
+    }
+}
+
+impl Outcome {
+    /// How many rows were affected, by a statement that no constraint concerns.
+    fn rows(self) -> Result<u64> {
+        match self {
+            Self::Done(rows) => Ok(rows),
+            broken => Err(Error::of(code::STORE_CORRUPT, "a constraint of the database was broken")
+                .with("outcome", format_args!("{broken:?}"))),
+        }
     }
 }
 
@@ -300,48 +289,32 @@ impl fmt::Debug for Db {
     }
 }
 
-fn outcome(done: sqlx::Result<u64>) -> Result<Outcome> {
-    match done {
-        Ok(rows) => Ok(Outcome::Done(rows)),
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Outcome::Duplicate),
-        Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => Ok(Outcome::Dangling),
-        Err(error) => Err(failed(error)),
-    }
+#[cfg(feature = "sqlite")]
+fn sqlite_rows(rows: Vec<sqlite::Cells>) -> Vec<Row> {
+    rows.into_iter().map(Row::Sqlite).collect()
 }
 
-fn unexpected(outcome: Outcome) -> Error {
-    Error::of(code::STORE_CORRUPT, "a constraint of the database was broken")
-        .with("outcome", format_args!("{outcome:?}"))
+#[cfg(feature = "postgres")]
+fn postgres_rows(rows: Vec<sqlx::postgres::PgRow>) -> Vec<Row> {
+    rows.into_iter().map(Row::Postgres).collect()
 }
 
-/// Hides the driver's error behind ours.
-pub(crate) fn failed(error: sqlx::Error) -> Error {
-    let ours = match &error {
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-            Error::of(code::STORE_CORRUPT, "a row of the database cannot be read")
-        }
-        // Class 22 of the SQL standard: data that cannot be stored, such as a text with a zero byte.
-        sqlx::Error::Database(database) if database.code().is_some_and(|code| code.starts_with("22")) => {
-            Error::new(ErrorKind::Invalid, "the database cannot keep this value")
-        }
-        _ => Error::of(code::STORE_FAILED, "the database failed"),
-    };
-    ours.source(error)
+/// A row is not as it was written.
+fn broken_row() -> Error {
+    Error::of(code::STORE_CORRUPT, "a row of the database cannot be read")
 }
 
 #[cfg(test)]
 mod prepare {
-    use sqlx::Executor;
-
     use super::*;
 
     impl Tx {
         pub(crate) async fn prepare(&mut self, sql: Sql) -> Result<()> {
             match self {
                 #[cfg(feature = "sqlite")]
-                Self::Sqlite(tx) => tx.prepare(sql.sqlite).await.map(drop).map_err(failed),
+                Self::Sqlite(tx) => tx.prepare(sql.sqlite),
                 #[cfg(feature = "postgres")]
-                Self::Postgres(tx) => tx.prepare(sql.postgres).await.map(drop).map_err(failed),
+                Self::Postgres(tx) => postgres::prepare(tx, sql.postgres).await,
             }
         }
     }

@@ -138,16 +138,6 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// The words of this database.
-    pub(crate) fn pick(self, sql: Sql) -> &'static str {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite => sql.sqlite,
-            #[cfg(feature = "postgres")]
-            Self::Postgres => sql.postgres,
-        }
-    }
-
     /// A migration in the words of this database. Text is compared by its bytes in both, whatever the locale.
     pub(crate) fn ddl(self, text: &str) -> String {
         match self {

@@ -80,7 +80,7 @@ impl Store {
     /// `Unavailable` when there is no memory for it.
     #[cfg(feature = "sqlite")]
     pub async fn sqlite_in_memory(options: Options) -> Result<Self> {
-        Self::open(Db::sqlite_in_memory().await?, options, true, None).await
+        Self::open(Db::sqlite_in_memory()?, options, true, None).await
     }
 
     /// Connects to the PostgreSQL database at `url` (`postgres://user:password@host:port/database`), and brings its schema

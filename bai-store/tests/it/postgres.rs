@@ -27,7 +27,7 @@ async fn fresh_schema() -> Option<(String, impl Future<Output = ()>)> {
 
 async fn run(url: &str, statement: &str) {
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-    sqlx::Executor::execute(&mut connection, sqlx::raw_sql(statement)).await.unwrap();
+    sqlx::Executor::execute(&mut connection, sqlx::raw_sql(sqlx::AssertSqlSafe(statement))).await.unwrap();
     connection.close().await.unwrap();
 }
 

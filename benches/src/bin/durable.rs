@@ -58,7 +58,9 @@ async fn run(url: &str, statement: &str) -> Result<()> {
     use sqlx::Connection;
     let broken = |cause| Error::new(ErrorKind::Unavailable, "the database refuses").source(cause);
     let mut connection = sqlx::PgConnection::connect(url).await.map_err(broken)?;
-    sqlx::Executor::execute(&mut connection, sqlx::raw_sql(statement)).await.map_err(broken)?;
+    sqlx::Executor::execute(&mut connection, sqlx::raw_sql(sqlx::AssertSqlSafe(statement)))
+        .await
+        .map_err(broken)?;
     connection.close().await.map_err(broken)
 }
 
