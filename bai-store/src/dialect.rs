@@ -63,6 +63,26 @@ pub(crate) const HELD: Sql = sql!(
     ""
 );
 
+/// The columns of a session, in the order of the arguments.
+macro_rules! session_columns {
+    () => {
+        "id, version, access_key, name, living, user_id, user_email, domain, project_id, project, resource_group,
+         session_type, cluster_mode, cluster_size, status, status_info, result, startup_command, created_at, starts_at,
+         terminated_at, scheduled_at, latest_at, image_list, agent_list, doc"
+    };
+}
+
+/// A list of sessions as rows, for PostgreSQL.
+macro_rules! sessions_in_json {
+    () => {
+        "FROM json_to_recordset(CAST($1 AS json)) AS r (id TEXT, version BIGINT, access_key TEXT, name TEXT, living BOOLEAN,
+         user_id TEXT, user_email TEXT, domain TEXT, project_id TEXT, project TEXT, resource_group TEXT, session_type TEXT,
+         cluster_mode TEXT, cluster_size BIGINT, status TEXT, status_info TEXT, result TEXT, startup_command TEXT,
+         created_at BIGINT, starts_at BIGINT, terminated_at BIGINT, scheduled_at TEXT, latest_at BIGINT, image_list TEXT,
+         agent_list TEXT, doc TEXT)"
+    };
+}
+
 /// The guarded update of sessions whose version still is the one given. SQLite takes the columns of one session, in the order of
 /// the insertion: a call within the process costs less than taking JSON apart. PostgreSQL takes a list.
 pub(crate) const REPLACE_SESSIONS: Sql = Sql {
@@ -71,19 +91,38 @@ pub(crate) const REPLACE_SESSIONS: Sql = Sql {
      cluster_mode = $13, cluster_size = $14, status = $15, status_info = $16, result = $17, startup_command = $18,
      created_at = $19, starts_at = $20, terminated_at = $21, scheduled_at = $22, latest_at = $23, image_list = $24,
      agent_list = $25, doc = $26 WHERE id = $1 AND version = $2",
-    postgres: "UPDATE sessions SET version = sessions.version + 1, access_key = r.access_key, name = r.name,
+    postgres: concat!(
+        "UPDATE sessions SET version = sessions.version + 1, access_key = r.access_key, name = r.name,
      living = r.living, user_id = r.user_id, user_email = r.user_email, domain = r.domain, project_id = r.project_id,
      project = r.project, resource_group = r.resource_group, session_type = r.session_type,
      cluster_mode = r.cluster_mode, cluster_size = r.cluster_size, status = r.status, status_info = r.status_info,
      result = r.result, startup_command = r.startup_command, created_at = r.created_at, starts_at = r.starts_at,
      terminated_at = r.terminated_at, scheduled_at = r.scheduled_at, latest_at = r.latest_at,
      image_list = r.image_list, agent_list = r.agent_list, doc = r.doc
-     FROM json_to_recordset(CAST($1 AS json)) AS r (id TEXT, version BIGINT, access_key TEXT, name TEXT,
-     living BOOLEAN, user_id TEXT, user_email TEXT, domain TEXT, project_id TEXT, project TEXT, resource_group TEXT,
-     session_type TEXT, cluster_mode TEXT, cluster_size BIGINT, status TEXT, status_info TEXT, result TEXT,
-     startup_command TEXT, created_at BIGINT, starts_at BIGINT, terminated_at BIGINT, scheduled_at TEXT,
-     latest_at BIGINT, image_list TEXT, agent_list TEXT, doc TEXT)
-     WHERE sessions.id = r.id AND sessions.version = r.version",
+     ",
+        sessions_in_json!(),
+        " WHERE sessions.id = r.id AND sessions.version = r.version"
+    ),
+};
+
+/// New sessions, unless an id or the name of a living one is taken: the ids of those that are in. As above, one for SQLite and a
+/// list for PostgreSQL.
+pub(crate) const INSERT_SESSIONS: Sql = Sql {
+    sqlite: concat!(
+        "INSERT INTO sessions (",
+        session_columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+         $24, $25, $26) ON CONFLICT DO NOTHING RETURNING id"
+    ),
+    postgres: concat!(
+        "INSERT INTO sessions (",
+        session_columns!(),
+        ") SELECT ",
+        session_columns!(),
+        " ",
+        sessions_in_json!(),
+        " ON CONFLICT DO NOTHING RETURNING id"
+    ),
 };
 
 /// Kernels by their place in the session.
@@ -123,6 +162,7 @@ pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
     ("LOCK_AGENTS", LOCK_AGENTS),
     ("HELD", HELD),
     ("REPLACE_SESSIONS", REPLACE_SESSIONS),
+    ("INSERT_SESSIONS", INSERT_SESSIONS),
     ("PUT_KERNELS", PUT_KERNELS),
     ("ADD_EVENTS", ADD_EVENTS),
     ("MARK_PUBLISHED", MARK_PUBLISHED),

@@ -7,7 +7,8 @@ use crate::db::{Db, args};
 use crate::dialect::{LOCK_MIGRATIONS, statements};
 
 /// Every step there ever was, numbered from 1. A released step is never changed: a new one is added.
-pub(crate) const STEPS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+pub(crate) const STEPS: &[&str] =
+    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_indexes.sql")];
 
 statements! {
     CREATE_TABLE = "CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)";

@@ -8,12 +8,12 @@ mod list;
 mod rows;
 
 use async_trait::async_trait;
-use bai_core::error::Result;
+use bai_core::error::{Error, Result};
 use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
 use bai_core::{Session, SessionId, Timestamp};
 
-use crate::convert::{from_doc, micros, to_doc};
+use crate::convert::{corrupt, from_doc, micros, to_doc};
 use crate::db::{Row, args};
 use crate::dialect::{MARK_PUBLISHED, statements};
 use crate::store::Store;
@@ -25,6 +25,7 @@ pub(crate) use {commit::STATEMENTS as COMMIT_STATEMENTS, insert::STATEMENTS as I
 
 statements! {
     GET = "SELECT id, doc FROM sessions WHERE id = $1";
+    VERSIONS = "SELECT id, version FROM sessions WHERE living";
     HISTORY = "SELECT seq, doc FROM session_events WHERE session_id = $1 ORDER BY seq";
     UNPUBLISHED = "SELECT seq, doc FROM session_events WHERE NOT published ORDER BY seq LIMIT $1";
     ENDED = "SELECT id FROM sessions WHERE NOT living AND terminated_at < $1 ORDER BY terminated_at, id LIMIT $2";
@@ -50,6 +51,11 @@ impl SessionStore for Store {
 
     async fn get(&self, id: SessionId) -> Result<Option<Session>> {
         self.db().row(GET, &args![id.to_string()]).await?.as_ref().map(session).transpose()
+    }
+
+    async fn versions(&self) -> Result<Vec<(SessionId, i64)>> {
+        let rows = self.db().rows(VERSIONS, &[]).await?;
+        rows.iter().map(|row| Ok((session_id(&row.text(0)?)?, row.int(1)?))).collect()
     }
 
     async fn find(&self, query: &SessionQuery) -> Result<Page<Session>> {
@@ -82,6 +88,10 @@ impl SessionStore for Store {
         tx.commit().await?;
         Ok(count)
     }
+}
+
+fn session_id(id: &str) -> Result<SessionId> {
+    id.parse().map_err(|error: Error| corrupt("session", id).source(error))
 }
 
 /// From the columns id and document.

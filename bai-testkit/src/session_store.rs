@@ -33,6 +33,7 @@ macro_rules! session_store_conformance {
                 an_inserted_session_is_found_as_version_1,
                 an_unknown_session_is_none,
                 a_dead_session_is_still_found,
+                versions_are_those_of_the_living,
                 a_taken_id_already_exists,
                 a_living_name_of_the_same_access_key_already_exists,
                 a_name_is_free_for_another_access_key,
@@ -144,6 +145,17 @@ pub async fn a_dead_session_is_still_found(store: Arc<dyn Rows>) {
     let dead = commit_one(&*store, change(ended(alive, 5))).await.unwrap().session;
     assert_eq!(dead.status, SessionStatus::Cancelled);
     assert_eq!(stored(&*store, dead.id).await, dead);
+}
+
+pub async fn versions_are_those_of_the_living(store: Arc<dyn Rows>) {
+    let one = insert(&*store, session("one")).await;
+    let two = insert(&*store, session("two")).await;
+    let two = commit_one(&*store, change(two)).await.unwrap().session;
+    let dead = insert(&*store, session("dead")).await;
+    commit_one(&*store, change(ended(dead, 5))).await.unwrap();
+    let mut versions = store.versions().await.unwrap();
+    versions.sort_by_key(|(_, version)| *version);
+    assert_eq!(versions, [(one.id, 1), (two.id, 2)]);
 }
 
 pub async fn a_taken_id_already_exists(store: Arc<dyn Rows>) {

@@ -76,6 +76,10 @@ impl SessionStore for MemoryStore {
         Ok(self.state.lock().sessions.get(id).cloned())
     }
 
+    async fn versions(&self) -> Result<Vec<(SessionId, i64)>> {
+        Ok(self.state.lock().sessions.versions())
+    }
+
     async fn find(&self, query: &SessionQuery) -> Result<Page<Session>> {
         let State { sessions, identities, .. } = &*self.state.lock();
         sessions.find(query, identities)

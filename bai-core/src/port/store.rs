@@ -150,6 +150,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// `Unavailable` when the store cannot be reached.
     async fn get(&self, id: SessionId) -> Result<Option<Session>>;
 
+    /// Ids and versions of all living sessions, in no order: enough to tell which copies are out of date.
+    async fn versions(&self) -> Result<Vec<(SessionId, i64)>>;
+
     /// The sessions that match.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Memory follows the store: at once by events when other managers write to it, and in any case after a doubt.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +8,18 @@ use bai_core::error::code;
 use bai_core::port::events::{Envelope, From as Start};
 use bai_core::port::store::{SessionEvent, SessionQuery};
 use bai_core::{Result, SessionStatus};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 
 use super::publish::{ORIGIN, TOPIC};
 use crate::manager::core::Core;
 
 /// Pause before a broken subscription is made again.
 const RETRY: Duration = Duration::from_secs(1);
+/// From so many sessions on, all are read at once.
+const ONE_BY_ONE: usize = 256;
+/// Sessions that are read at a time.
+const READS: usize = 8;
 
 /// Reloads all living sessions and agents when memory may lag: after a doubt, and every few seconds when others write to
 /// the store.
@@ -42,19 +46,32 @@ pub(crate) async fn all(core: &Arc<Core>) {
 
 pub(crate) async fn try_all(core: &Arc<Core>) -> Result<()> {
     let doubts = core.doubt.count();
-    let known: Vec<_> = core.registry.all().into_iter().map(|session| session.id).collect();
-    let statuses = SessionStatus::ALL.iter().copied().filter(|status| !status.is_dead()).collect();
-    let living =
-        core.backends.sessions.find(&SessionQuery { statuses, ..SessionQuery::default() }).await?.items;
-    let found: HashSet<_> = living.iter().map(|session| session.id).collect();
-    for session in living {
-        core.take(&Arc::new(session));
-    }
-    for id in known.into_iter().filter(|id| !found.contains(id)) {
-        core.reload(id).await?; // it has died
-    }
+    let known = core.registry.versions();
+    let living: HashMap<_, _> = core.backends.sessions.versions().await?.into_iter().collect();
+    let died = known.keys().filter(|id| !living.contains_key(id)).copied();
+    let changed = living.iter().filter(|(id, version)| known.get(id).is_none_or(|known| known < version));
+    let changed: Vec<_> = changed.map(|(id, _)| *id).collect();
+    let one_by_one = if changed.len() < ONE_BY_ONE {
+        died.chain(changed).collect()
+    } else {
+        everything(core).await?;
+        died.collect::<Vec<_>>()
+    };
+    stream::iter(one_by_one)
+        .map(Ok)
+        .try_for_each_concurrent(READS, |id| core.reload(id).map_ok(drop))
+        .await?;
     core.agents.load(core.backends.agents.agents().await?, core.now());
     core.doubt.settle(doubts);
+    Ok(())
+}
+
+async fn everything(core: &Arc<Core>) -> Result<()> {
+    let statuses = SessionStatus::ALL.iter().copied().filter(|status| !status.is_dead()).collect();
+    let query = SessionQuery { statuses, ..SessionQuery::default() };
+    for session in core.backends.sessions.find(&query).await?.items {
+        core.take(&Arc::new(session));
+    }
     Ok(())
 }
 

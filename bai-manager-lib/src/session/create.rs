@@ -25,19 +25,27 @@ impl SessionService {
         name::check(&request.name)?;
         let image = self.allowed_image(&request).await?;
         let owner = &scope.owner.keypair.access_key;
-        if let Some(existing) = lookup::living(&self.core, owner, &request.name).await? {
+        if let Some(existing) = lookup::remembered(&self.core, owner, &request.name).await? {
             return reuse(existing, &request, &image);
         }
-        let session = draft(&self.core, scope, &request, &image).await?;
-        match self.enqueue(scope, session).await {
+        match self.draft_and_enqueue(scope, &request, &image).await {
             Ok(session) => self.wait_for_start(session, &request).await,
-            Err(error) if error.code() == code::SESSION_EXISTS => {
-                // Somebody was faster with the same name.
-                let existing = lookup::living(&self.core, owner, &request.name).await?;
-                reuse(existing.ok_or(error)?, &request, &image)
-            }
-            Err(error) => Err(error),
+            // Perhaps there is one after all: another manager's, or somebody was faster with the same name.
+            Err(error) => match lookup::living(&self.core, owner, &request.name).await? {
+                Some(existing) => reuse(existing, &request, &image),
+                None => Err(error),
+            },
         }
+    }
+
+    async fn draft_and_enqueue(
+        &self,
+        scope: &Scope,
+        request: &CreateSession,
+        image: &Image,
+    ) -> Result<Arc<Session>> {
+        let session = draft(&self.core, scope, request, image).await?;
+        self.enqueue(scope, session).await
     }
 
     async fn enqueue(&self, scope: &Scope, session: Session) -> Result<Arc<Session>> {

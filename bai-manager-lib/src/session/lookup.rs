@@ -84,6 +84,21 @@ pub(super) async fn living(core: &Arc<Core>, owner: &AccessKey, name: &str) -> R
     Ok(found)
 }
 
+/// The living session with this name, if memory knows it. Where others write to the store, there may be one that it does not know.
+pub(super) async fn remembered(
+    core: &Arc<Core>,
+    owner: &AccessKey,
+    name: &str,
+) -> Result<Option<Arc<Session>>> {
+    match core.registry.by_name(owner, name) {
+        Some(known) if !core.is_current() => {
+            let living = |session: &Arc<Session>| !session.status.is_dead() && session.name == name;
+            Ok(core.reload(known.id).await?.filter(living))
+        }
+        known => Ok(known),
+    }
+}
+
 /// All sessions with this name, dead or alive, newest first.
 pub(super) async fn named(
     core: &Arc<Core>,

@@ -77,6 +77,12 @@ impl Registry {
         self.state.read().sessions.values().map(|entry| entry.borrow().clone()).collect()
     }
 
+    /// Versions of all.
+    pub(crate) fn versions(&self) -> HashMap<SessionId, i64> {
+        let state = self.state.read();
+        state.sessions.iter().map(|(id, entry)| (*id, entry.borrow().version)).collect()
+    }
+
     /// Follows a living session; its last value is the dead one.
     pub(crate) fn watch(&self, id: SessionId) -> Option<watch::Receiver<Arc<Session>>> {
         self.state.read().sessions.get(&id).map(watch::Sender::subscribe)

@@ -99,6 +99,10 @@ impl SessionStore for Unreliable {
         if self.luck().0 { Err(down()) } else { self.store.get(id).await }
     }
 
+    async fn versions(&self) -> Result<Vec<(SessionId, i64)>> {
+        if self.luck().0 { Err(down()) } else { self.store.versions().await }
+    }
+
     async fn find(&self, query: &SessionQuery) -> Result<Page<Session>> {
         if self.luck().0 { Err(down()) } else { self.store.find(query).await }
     }

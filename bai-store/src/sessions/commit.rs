@@ -8,9 +8,9 @@ use bai_core::port::store::{Committed, NewEvent, SessionChange};
 use bai_core::{Session, SessionId, Timestamp};
 
 use super::ledger::Ledger;
-use super::number_events;
 use super::rows::{SessionColumns, Writes, kernel_count, replace};
-use crate::convert::{corrupt, plain, to_doc};
+use super::{number_events, session_id};
+use crate::convert::{plain, to_doc};
 use crate::db::{Outcome, Tx, args};
 use crate::dialect::{LOCK_SESSIONS, statements};
 use crate::store::Store;
@@ -63,10 +63,9 @@ async fn read_heads(tx: &mut Tx, changes: &[SessionChange]) -> Result<HashMap<Se
     let ids: BTreeSet<_> = changes.iter().map(|change| change.session.id).collect();
     let mut heads = HashMap::with_capacity(ids.len());
     for row in tx.rows(LOCK_SESSIONS, &args![to_doc(&ids)?]).await? {
-        let id = row.text(0)?;
         let claim = if row.bool(5)? { Some((row.text(3)?, row.text(4)?)) } else { None };
         let head = Head { version: row.int(1)?, kernels: row.int(2)?, claim };
-        heads.insert(id.parse().map_err(|error: Error| corrupt("session", &id).source(error))?, head);
+        heads.insert(session_id(&row.text(0)?)?, head);
     }
     Ok(heads)
 }

@@ -7,18 +7,14 @@ use bai_core::{Session, SessionId, Timestamp};
 
 use super::ledger::Ledger;
 use super::number_events;
-use super::rows::{SessionColumns, Writes};
-use crate::convert::{corrupt, plain};
+use super::rows::{SessionColumns, Writes, insert_sessions};
+use super::session_id;
+use crate::convert::plain;
 use crate::db::{Tx, args};
 use crate::dialect::statements;
 use crate::store::Store;
 
 statements! {
-    INSERT = "INSERT INTO sessions (id, version, access_key, name, living, user_id, user_email, domain, project_id, project,
-              resource_group, session_type, cluster_mode, cluster_size, status, status_info, result, startup_command,
-              created_at, starts_at, terminated_at, scheduled_at, latest_at, image_list, agent_list, doc)
-              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-              $23, $24, $25, $26) ON CONFLICT DO NOTHING";
     OCCUPANT = "SELECT id FROM sessions WHERE id = $1 OR (access_key = $2 AND name = $3 AND living) ORDER BY id <> $1";
 }
 
@@ -31,38 +27,44 @@ pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec
     let guarded = new.iter().filter(|change| change.guard_capacity);
     let agents = guarded.flat_map(|change| rules::held_by(&change.session).into_keys());
     let mut ledger = Ledger::open(&mut tx, agents).await?;
-    let mut writes = Writes::default();
-    let mut done = Vec::with_capacity(new.len());
+    let mut batch = Batch::default();
     for change in new {
-        let committed = insert_one(&mut tx, &mut ledger, change, now).await?;
-        writes.add(&committed.session, 0, &committed.events)?;
-        done.push(committed);
+        batch.add(&mut ledger, change, now)?;
     }
-    let seqs = writes.flush(&mut tx).await?;
-    number_events(done.iter_mut(), seqs);
+    if let Some(refused) = insert_sessions(&mut tx, &batch.columns).await? {
+        let session = &batch.done[refused].session;
+        return Err(rules::session_exists(occupant(&mut tx, session).await?, &session.name));
+    }
+    let seqs = batch.writes.flush(&mut tx).await?;
+    number_events(batch.done.iter_mut(), seqs);
     tx.commit().await?;
-    Ok(done)
+    Ok(batch.done)
 }
 
-async fn insert_one(
-    tx: &mut Tx,
-    ledger: &mut Ledger,
-    change: SessionChange,
-    now: Timestamp,
-) -> Result<Committed> {
-    let SessionChange { mut session, events, guard_capacity } = change;
-    rules::require_kernels(&session)?;
-    if guard_capacity {
-        ledger.require_room(&session)?;
+/// What is to be written, and what is answered then.
+#[derive(Debug, Default)]
+struct Batch {
+    columns: Vec<SessionColumns>,
+    writes: Writes,
+    done: Vec<Committed>,
+}
+
+impl Batch {
+    fn add(&mut self, ledger: &mut Ledger, change: SessionChange, now: Timestamp) -> Result<()> {
+        let SessionChange { mut session, events, guard_capacity } = change;
+        rules::require_kernels(&session)?;
+        if guard_capacity {
+            ledger.require_room(&session)?;
+        }
+        session.version = 1;
+        self.columns.push(SessionColumns::of(&session)?);
+        ledger.enter(&session);
+        let events: Vec<_> =
+            events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
+        self.writes.add(&session, 0, &events)?;
+        self.done.push(Committed { session, events });
+        Ok(())
     }
-    session.version = 1;
-    if tx.execute(INSERT, &SessionColumns::of(&session)?.args()).await? == 0 {
-        let existing = occupant(tx, &session).await?;
-        return Err(rules::session_exists(existing, &session.name));
-    }
-    ledger.enter(&session);
-    let events = events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
-    Ok(Committed { session, events })
 }
 
 /// The session that has the id, or lives under the name.
@@ -72,6 +74,5 @@ async fn occupant(tx: &mut Tx, session: &Session) -> Result<SessionId> {
     let Some(row) = tx.rows(OCCUPANT, &args).await?.into_iter().next() else {
         return Ok(session.id); // it has ended in the meantime
     };
-    let occupant = row.text(0)?;
-    occupant.parse().map_err(|error: bai_core::Error| corrupt("session", &occupant).source(error))
+    session_id(&row.text(0)?)
 }

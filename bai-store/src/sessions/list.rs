@@ -26,7 +26,8 @@ pub(super) async fn find(store: &Store, query: &SessionQuery) -> Result<Page<Ses
     let rows = store.db().rows_of_text(&page, &args).await?;
     let items: Vec<_> = rows.iter().map(session).collect::<Result<_>>()?;
     let seen = query.offset.saturating_add(items.len() as u64);
-    let is_last_page = !items.is_empty() && query.limit.is_none_or(|limit| (items.len() as u64) < limit);
+    let is_known = !items.is_empty() || (query.offset == 0 && query.limit != Some(0));
+    let is_last_page = is_known && query.limit.is_none_or(|limit| (items.len() as u64) < limit);
     if is_last_page {
         return Ok(Page { items, total: seen });
     }
@@ -63,6 +64,9 @@ fn push_conditions(text: &mut Text, query: &SessionQuery) -> Result<()> {
 }
 
 fn push_statuses(text: &mut Text, statuses: &[SessionStatus]) {
+    if !statuses.is_empty() && statuses.iter().all(|status| !status.is_dead()) {
+        text.push(" AND s.living"); // which the index of the living goes by
+    }
     if let Some((first, rest)) = statuses.split_first() {
         text.push(" AND s.status IN (").bind(first.as_str().into());
         for status in rest {

@@ -1,5 +1,8 @@
 //! Writing the rows of sessions: themselves, their kernels, their events.
 
+#[cfg(feature = "postgres")]
+use std::collections::HashSet;
+
 use bai_core::error::Result;
 use bai_core::memory::store::fields;
 use bai_core::port::store::SessionEvent;
@@ -7,8 +10,10 @@ use bai_core::session::{Kernel, Session};
 use serde::Serialize;
 
 use crate::convert::{corrupt, micros, plain, to_doc};
-use crate::db::{Arg, Outcome, Tx, args};
-use crate::dialect::{ADD_EVENTS, Dialect, PUT_KERNELS, REPLACE_SESSIONS, statements};
+#[cfg(feature = "sqlite")]
+use crate::db::Arg;
+use crate::db::{Outcome, Tx, args};
+use crate::dialect::{ADD_EVENTS, Dialect, INSERT_SESSIONS, PUT_KERNELS, REPLACE_SESSIONS, statements};
 
 statements! {
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
@@ -101,6 +106,7 @@ impl SessionColumns {
     }
 
     /// As arguments of one statement, in the order of the columns.
+    #[cfg(feature = "sqlite")]
     pub(super) fn args(&self) -> [Arg<'_>; 26] {
         args![
             &self.id,
@@ -130,6 +136,27 @@ impl SessionColumns {
             &self.agent_list,
             &self.doc,
         ]
+    }
+}
+
+/// Inserts sessions. The place of the first that is refused, because its id or the name of a living session is taken.
+pub(super) async fn insert_sessions(tx: &mut Tx, sessions: &[SessionColumns]) -> Result<Option<usize>> {
+    match tx.dialect() {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            for (place, session) in sessions.iter().enumerate() {
+                if tx.row(INSERT_SESSIONS, &session.args()).await?.is_none() {
+                    return Ok(Some(place));
+                }
+            }
+            Ok(None)
+        }
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            let rows = tx.rows(INSERT_SESSIONS, &args![to_doc(&sessions)?]).await?;
+            let mut inserted = rows.iter().map(|row| row.text(0)).collect::<Result<HashSet<_>>>()?;
+            Ok(sessions.iter().position(|session| !inserted.remove(&session.id)))
+        }
     }
 }
 

@@ -31,6 +31,11 @@ impl Sessions {
         self.rows.get(&id)
     }
 
+    pub(super) fn versions(&self) -> Vec<(SessionId, i64)> {
+        let living = self.rows.values().filter(|session| !session.status.is_dead());
+        living.map(|session| (session.id, session.version)).collect()
+    }
+
     /// All or none: what has been stored before a refusal is taken out again.
     pub(super) fn insert(
         &mut self,
