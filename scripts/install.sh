@@ -17,6 +17,7 @@ ip                                    iproute2
 iptables                              iptables
 setpriv                               util-linux
 busybox                               busybox-static
+openssl                               openssl
 dockerd                               docker.io
 containerd                            containerd
 /usr/lib/postgresql/15/bin/initdb     postgresql-15

@@ -39,6 +39,9 @@ pub struct ManagerOptions {
     pub identity_cache: Duration,
     /// Slots by importance for the choice of an agent; the name of a device family stands for all its slots.
     pub slot_priority: Vec<String>,
+    /// Whether callbacks of sessions may go to the host of the manager: loopback and link-local addresses, where services listen that
+    /// trust whoever can reach them.
+    pub local_callbacks: bool,
     /// How far the usage that the fair share knows may lag behind.
     pub usage_interval: Duration,
 }
@@ -62,6 +65,7 @@ impl Default for ManagerOptions {
             destroy_wait: Duration::from_secs(2),
             identity_cache: Duration::from_secs(1),
             slot_priority: ["cuda", "rocm", "tpu", "cpu", "mem"].map(str::to_owned).into(),
+            local_callbacks: false,
             usage_interval: Duration::from_secs(30),
         }
     }

@@ -577,6 +577,7 @@ impl World {
 /// Short deadlines.
 pub(crate) fn quick() -> ManagerOptions {
     let mut options = ManagerOptions::default();
+    options.local_callbacks = true;
     options.agent_lost_after = Duration::from_millis(600);
     options.lost_agent_grace = Duration::from_millis(300);
     options.preparing_timeout = Duration::from_secs(1);

@@ -42,10 +42,16 @@ pub struct ManagerConfig {
     pub prefix: String,
     /// Secret shared with the agents.
     pub agent_secret: Secret,
+    /// Whether callbacks of sessions may go to loopback and link-local addresses. Default false.
+    pub local_callbacks: bool,
+    /// Slots by importance for the choice of an agent; the name of a device family stands for all its slots. Default `cuda`,
+    /// `rocm`, `tpu`, `cpu`, `mem`.
+    pub slot_priority: Vec<String>,
 }
 
 impl Default for ManagerConfig {
     fn default() -> Self {
+        let ManagerOptions { local_callbacks, slot_priority, .. } = ManagerOptions::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             agent_listen: SocketAddr::from(([127, 0, 0, 1], 8082)),
@@ -55,6 +61,8 @@ impl Default for ManagerConfig {
             etcd: Vec::new(),
             prefix: "bai/".into(),
             agent_secret: String::new().into(),
+            local_callbacks,
+            slot_priority,
         }
     }
 }
@@ -81,7 +89,10 @@ impl ManagerRole {
         let agents = super::bind(config.agent_listen).await?;
         let backends = connect(&config, &secrets).await?;
         let dialer = Arc::new(RemoteDialer(config.agent_secret.clone()));
-        let manager = Manager::start(backends, dialer, ManagerOptions::default()).await?;
+        let mut options = ManagerOptions::default();
+        options.local_callbacks = config.local_callbacks;
+        options.slot_priority = config.slot_priority;
+        let manager = Manager::start(backends, dialer, options).await?;
         let admin = Bootstrap {
             email: "admin@bai.local".into(),
             password: secrets.admin_password,
