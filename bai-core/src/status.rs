@@ -172,9 +172,16 @@ impl SessionStatus {
                 S::Cancelled,
                 S::Pending,
             ],
-            S::Running => &[S::Restarting, S::RunningDegraded, S::Terminating, S::Terminated, S::Error],
-            S::Restarting => &[S::Running, S::RunningDegraded, S::Terminating, S::Terminated, S::Error],
-            S::RunningDegraded => &[S::Running, S::Restarting, S::Terminating, S::Terminated, S::Error],
+            // Back to the queue when an agent is lost, where the resource group wants that.
+            S::Running => {
+                &[S::Restarting, S::RunningDegraded, S::Terminating, S::Terminated, S::Error, S::Pending]
+            }
+            S::Restarting => {
+                &[S::Running, S::RunningDegraded, S::Terminating, S::Terminated, S::Error, S::Pending]
+            }
+            S::RunningDegraded => {
+                &[S::Running, S::Restarting, S::Terminating, S::Terminated, S::Error, S::Pending]
+            }
             S::Terminating => &[S::Terminated, S::Error],
             S::Error => &[S::Terminating, S::Terminated],
             S::Terminated | S::Cancelled => &[],

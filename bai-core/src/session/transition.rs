@@ -66,16 +66,17 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the placement back and returns to the queue, as when the chosen agents failed to start it.
+    /// Takes the placement back and returns to the queue, as when the chosen agents failed to start it or were lost.
     ///
     /// # Errors
-    /// `Conflict` when the session has already started, or never left the queue.
+    /// `Conflict` when the session is on its way to its end, or never left the queue.
     pub fn requeue(&mut self, info: &str, now: Timestamp) -> Result<()> {
         self.advance(SessionStatus::Pending, info, now)?;
         for kernel in &mut self.kernels {
             kernel.agent = None;
             kernel.container_id = None;
             kernel.allocated = ResourceSlots::default();
+            (kernel.started_at, kernel.terminated_at, kernel.exit_code) = (None, None, None);
             kernel.enter(KernelStatus::Pending, info, now);
         }
         Ok(())

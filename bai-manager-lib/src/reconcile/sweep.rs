@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bai_core::session::KernelExit;
+use bai_core::status::SessionResult;
 use bai_core::{AgentId, Result, Session, SessionStatus, Timestamp};
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::deadlines::Deadlines;
 use super::queue::Item;
 use crate::manager::core::Core;
-use crate::session::failure::{StartFailure, end_now, kernel_died, start_failed, terminate};
+use crate::session::failure::{StartFailure, end_now, kernel_died, start_failed, start_over, terminate};
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -183,6 +184,9 @@ fn settle(core: &Core, session: &mut Session, overdue: &Overdue, now: Timestamp)
             Ok(())
         }
         Overdue::LostKernels(agents) => {
+            if starts_over(core, session) && start_over(session, agents, core.options.start_attempts, now)? {
+                return Ok(());
+            }
             let on_lost = |kernel: &&bai_core::Kernel| {
                 !kernel.status.is_dead() && kernel.agent.as_ref().is_some_and(|agent| agents.contains(agent))
             };
@@ -211,6 +215,17 @@ fn agents_of(session: &Session) -> Vec<&AgentId> {
 fn lost_agents(core: &Core, session: &Session) -> Vec<(AgentId, Timestamp)> {
     let agents = agents_of(session).into_iter();
     agents.filter_map(|id| Some((id.clone(), core.agents.lost_since(id)?))).collect()
+}
+
+/// Whether the session starts anew when an agent is lost: option `reschedule_lost` of the resource group lists the types that
+/// do. A batch session that has its result does not.
+fn starts_over(core: &Core, session: &Session) -> bool {
+    let Some(directory) = core.identities.last_directory() else { return false };
+    let group = directory.resource_groups.get(&session.resource_group);
+    let types = group.and_then(|group| group.scheduler_opts.get("reschedule_lost")?.as_array());
+    let listed = types.into_iter().flatten().filter_map(Value::as_str);
+    session.result == SessionResult::Undefined
+        && listed.into_iter().any(|name| name.eq_ignore_ascii_case(session.session_type.as_str()))
 }
 
 /// Longest wait in the queue: option `pending_timeout` of the resource group, in seconds; off when missing or zero.

@@ -36,6 +36,27 @@ pub(crate) fn start_failed(
     }
 }
 
+/// Agents with kernels of the session are lost for good: it starts anew on others, unless it has lost too many already.
+/// Whether it does.
+///
+/// # Errors
+/// `Conflict` when it is on its way to its end.
+pub(crate) fn start_over(
+    session: &mut Session,
+    lost: &[AgentId],
+    attempts: u32,
+    now: Timestamp,
+) -> Result<bool> {
+    if failed_agents(session).len() + 1 >= attempts as usize {
+        return Ok(false);
+    }
+    session.requeue("agent-lost", now)?;
+    for agent in lost {
+        remember_failed_agent(&mut session.status_data, agent);
+    }
+    Ok(true)
+}
+
 fn error_data(agent: Option<&AgentId>, failure: &StartFailure) -> Value {
     json!({
         "src": if agent.is_some() { "agent" } else { "other" },

@@ -155,6 +155,31 @@ async fn sessions_of_a_lost_agent_end_and_its_return_is_fenced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_lost_agent_starts_anew_where_the_group_wants_it() {
+    let world = World::new(&[8, 4]).await;
+    let directory = world.backends.identities.directory().await.unwrap();
+    let mut group = directory.resource_groups["default"].clone();
+    group.scheduler_opts.insert("reschedule_lost".into(), serde_json::json!(["batch"]));
+    world.backends.identities.put_resource_group(&group).await.unwrap();
+    world.manager().identities().invalidate();
+    world.agents[0].behave(Manners { endless_batch: true, ..Manners::default() });
+    let interactive = world.create(cores("interactive", 1)).await.unwrap();
+    let session = world.create(batch("again", "true")).await.unwrap();
+    let before = world.reaches(session.id, SessionStatus::Running).await;
+    assert_eq!(before.main().agent.as_ref(), Some(&world.agents[0].id));
+    world.agents[0].behave(Manners { silent: true, hangs: true, ..Manners::default() });
+    let after = world.reaches(session.id, SessionStatus::Terminated).await;
+    assert_eq!(after.result, bai_core::status::SessionResult::Success);
+    assert_eq!(after.main().agent.as_ref(), Some(&world.agents[1].id));
+    assert_eq!(after.main().generation, before.main().generation + 1);
+    let ended = world.reaches(interactive.id, SessionStatus::Terminated).await;
+    assert_eq!(ended.status_info.as_deref(), Some("agent-lost"));
+    world.check_books().await;
+    world.agents[0].behave(Manners::default());
+    world.until("left-over kernels are gone", |world| world.agents[0].kernel_count() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_on_its_way_moves_from_a_lost_agent_to_another() {
     let world = World::new(&[8, 4]).await;
     world.agents[0].behave(Manners { never_starts: true, ..Manners::default() });
