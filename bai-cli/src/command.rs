@@ -17,7 +17,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<u8> {
     let output = *output;
     let command = match cli.command {
         Command::Serve(args) => return local::serve(args, cli.server, output).await,
-        Command::Doctor => return Ok(local::doctor(output)),
+        Command::Doctor => return Ok(local::doctor(output).await),
         other => other,
     };
     let ephemeral = matches!(&command, Command::Run(run) if run.rm);

@@ -6,15 +6,50 @@ use std::time::Duration;
 use bai_agent_lib::backend::process::{self, ProcessBackend, ProcessOptions};
 use bai_agent_lib::backend::simulated::{SimulatedBackend, SimulatedOptions};
 use bai_agent_lib::{Agent, AgentBuilder, AgentOptions};
-use bai_core::Result;
+use bai_core::error::code;
 use bai_core::port::{KernelBackend, ManagerApi};
+use bai_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 pub use process::Facility;
 
-/// What this host offers for isolating kernels.
-pub fn doctor() -> Vec<Facility> {
-    process::doctor(bai_agent_lib::cgroup::detect("bai").as_deref())
+/// Longest that the doctor waits for a back end.
+const DOCTOR_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What this host offers for running kernels: the means to isolate them, then what each back end has when it is opened. `docker` is
+/// the address of the engine, its default when absent.
+pub async fn doctor(docker: Option<String>) -> Vec<Facility> {
+    let mut found = process::doctor(bai_agent_lib::cgroup::detect("bai").as_deref());
+    found.push(back_end("process sandbox", "`--backend process` does not work", &Runtime::process()).await);
+    #[cfg(feature = "docker")]
+    found.push(
+        back_end("Docker engine", "`--backend docker` does not work", &Runtime::Docker { host: docker })
+            .await,
+    );
+    #[cfg(not(feature = "docker"))]
+    drop(docker);
+    found
+}
+
+/// The images of a back end, or why there are none.
+async fn back_end(name: &'static str, consequence: &'static str, runtime: &Runtime) -> Facility {
+    let images = tokio::time::timeout(DOCTOR_PATIENCE, images_of(runtime)).await;
+    let (ok, found) = match images {
+        Ok(Ok(names)) if names.is_empty() => (false, "no image".to_owned()),
+        Ok(Ok(names)) => (true, names.join(", ")),
+        Ok(Err(error)) => (false, error.to_string()),
+        Err(_) => (false, format!("no answer within {} seconds", DOCTOR_PATIENCE.as_secs())),
+    };
+    Facility { name, ok, found, consequence }
+}
+
+async fn images_of(runtime: &Runtime) -> Result<Vec<String>> {
+    let failed = |error| Error::of(code::INTERNAL, "no temporary directory can be made").source(error);
+    let scratch = tempfile::tempdir().map_err(failed)?;
+    let mut options = AgentOptions::new("doctor", scratch.path());
+    options.runner = bai_krunner_bin::install(&scratch.path().join("bin")).map_err(failed)?;
+    let images = Prepared::new(runtime, options).await?.backend.images().await?;
+    Ok(images.into_iter().map(|image| image.name).collect())
 }
 
 /// What runs the kernels of a node. Options that are absent are left out when it is written: as the lowest layer of a

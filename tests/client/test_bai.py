@@ -202,7 +202,10 @@ def test_images_and_agents(bai):
 def test_doctor(bai):
     header, *rows = redacted(bai("doctor").stdout)
     assert header == "FACILITY STATE FOUND CONSEQUENCE" and any(row.startswith("control groups") for row in rows)
-    assert all(row["ok"] == (row["consequence"] is None) for row in bai.json("doctor"))
+    found = {row["facility"]: row for row in bai.json("doctor")}
+    assert all(row["ok"] == (row["consequence"] is None) for row in found.values())
+    assert found["process sandbox"]["ok"] and "python:" in found["process sandbox"]["found"]
+    assert found["Docker engine"]["ok"] and "local/python:" in found["Docker engine"]["found"]
 
 
 @served

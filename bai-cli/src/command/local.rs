@@ -38,7 +38,7 @@ fn runtime(backend: args::Backend) -> Runtime {
 }
 
 /// Reports what the host offers. Nothing missing is an error: it says what is worse for it.
-pub(super) fn doctor(output: Output) -> u8 {
+pub(super) async fn doctor(output: Output) -> u8 {
     #[derive(serde::Serialize)]
     struct Row {
         facility: &'static str,
@@ -46,7 +46,8 @@ pub(super) fn doctor(output: Output) -> u8 {
         found: String,
         consequence: Option<&'static str>,
     }
-    let rows: Vec<Row> = bai::doctor()
+    let rows: Vec<Row> = bai::doctor(connect::variable("DOCKER_HOST"))
+        .await
         .into_iter()
         .map(|row| Row {
             facility: row.name,
