@@ -13,14 +13,20 @@ use serde::{Deserialize, Serialize};
 
 pub use process::Facility;
 
+/// The agent that the doctor opens back ends for.
+const DOCTOR: &str = "doctor";
 /// Longest that the doctor waits for a back end.
 const DOCTOR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What this host offers for running kernels: the means to isolate them, then what each back end has when it is opened. `docker` is
 /// the address of the engine, its default when absent.
 pub async fn doctor(docker: Option<String>) -> Vec<Facility> {
-    let mut found = process::doctor(bai_agent_lib::cgroup::detect("bai").as_deref());
+    let cgroups = bai_agent_lib::cgroup::detect("bai");
+    let mut found = process::doctor(cgroups.as_deref());
     found.push(back_end("process sandbox", "`--backend process` does not work", &Runtime::process()).await);
+    if let Some(Err(error)) = cgroups.map(|cgroups| cgroups.remove(DOCTOR)) {
+        tracing::debug!(%error, "an empty control group is left");
+    }
     #[cfg(feature = "docker")]
     found.push(
         back_end("Docker engine", "`--backend docker` does not work", &Runtime::Docker { host: docker })
@@ -46,7 +52,7 @@ async fn back_end(name: &'static str, consequence: &'static str, runtime: &Runti
 async fn images_of(runtime: &Runtime) -> Result<Vec<String>> {
     let failed = |error| Error::of(code::INTERNAL, "no temporary directory can be made").source(error);
     let scratch = tempfile::tempdir().map_err(failed)?;
-    let mut options = AgentOptions::new("doctor", scratch.path());
+    let mut options = AgentOptions::new(DOCTOR, scratch.path());
     options.runner = bai_krunner_bin::install(&scratch.path().join("bin")).map_err(failed)?;
     let images = Prepared::new(runtime, options).await?.backend.images().await?;
     Ok(images.into_iter().map(|image| image.name).collect())
