@@ -74,7 +74,8 @@ impl Sqlite {
     /// A database that is gone when it is closed.
     pub(super) fn in_memory() -> Result<Self> {
         let connection = Connection::open_in_memory().and_then(set_up).map_err(failed)?;
-        Ok(Self { writer: Writer::new(connection), readers: None })
+        let writer = Writer { connection: Arc::new(Mutex::new(Some(connection))), log: Arc::default() };
+        Ok(Self { writer, readers: None })
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTx> {
@@ -124,30 +125,18 @@ impl Sqlite {
 
 impl Writer {
     fn open(path: &Path) -> rusqlite::Result<Self> {
-        let connection = set_up(Connection::open(path)?)?;
+        let mut connection = set_up(Connection::open(path)?)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "cache_size", CACHE)?;
-        let mut writer = Self::new(connection);
-        writer.watch_log()?;
-        Ok(writer)
-    }
-
-    fn new(connection: Connection) -> Self {
-        Self { connection: Arc::new(Mutex::new(Some(connection))), log: Arc::default() }
-    }
-
-    /// Has the length of the log noted instead of a checkpoint made within a commit.
-    fn watch_log(&mut self) -> rusqlite::Result<()> {
-        let log = Arc::clone(&self.log);
-        let connection =
-            Arc::get_mut(&mut self.connection).and_then(|connection| connection.get_mut().as_mut());
-        connection.map_or(Ok(()), |connection| {
-            connection.wal_hook(Some(move |_: &mut Wal, pages| {
-                log.store(pages, Ordering::Relaxed);
-                Ok(())
-            }))
-        })
+        let log = Arc::<AtomicI32>::default();
+        let noted = Arc::clone(&log);
+        // Instead of a checkpoint within the commit.
+        connection.wal_hook(Some(move |_: &mut Wal, pages| {
+            noted.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { connection: Arc::new(Mutex::new(Some(connection))), log })
     }
 
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<Connection>>> {
