@@ -7,7 +7,8 @@ use bai_core::memory::store::rules;
 use bai_core::slots::ResourceSlots;
 use bai_core::{AgentId, Session, SessionId};
 
-use crate::convert::{corrupt, from_doc, plain, to_doc};
+use super::session_id;
+use crate::convert::{from_doc, plain, to_doc};
 use crate::db::{Row, Tx, args};
 use crate::dialect::{HELD, LOCK_AGENTS};
 
@@ -15,13 +16,14 @@ use crate::dialect::{HELD, LOCK_AGENTS};
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     agents: HashMap<AgentId, Account>,
+    /// What each session holds on these agents.
+    held: HashMap<SessionId, HashMap<AgentId, ResourceSlots>>,
 }
 
 #[derive(Debug, Default)]
 struct Account {
     capacity: ResourceSlots,
     total: ResourceSlots,
-    of_session: HashMap<SessionId, ResourceSlots>,
 }
 
 impl Ledger {
@@ -42,11 +44,20 @@ impl Ledger {
             }
         }
         for row in tx.rows(HELD, &args![&ids]).await? {
-            if let Some(account) = ledger.agents.get_mut(row.text(0)?.as_str()) {
-                account.add(&row)?;
-            }
+            ledger.add(&row)?;
         }
         Ok(ledger)
+    }
+
+    /// From the columns agent, session and allocation.
+    fn add(&mut self, row: &Row) -> Result<()> {
+        let agent = AgentId::from(row.text(0)?);
+        let Some(account) = self.agents.get_mut(&agent) else { return Ok(()) };
+        let id = row.text(1)?;
+        let allocated: ResourceSlots = from_doc(&row.text(2)?, "kernel", &id)?;
+        account.total.add(&allocated);
+        self.held.entry(session_id(&id)?).or_default().entry(agent).or_default().add(&allocated);
+        Ok(())
     }
 
     /// # Errors
@@ -55,7 +66,7 @@ impl Ledger {
         for (agent, asked) in rules::held_by(session) {
             if let Some(account) = self.agents.get(agent) {
                 let mut others = account.total.clone();
-                if let Some(own) = account.of_session.get(&session.id) {
+                if let Some(own) = self.held.get(&session.id).and_then(|held| held.get(agent)) {
                     others.take(own);
                 }
                 rules::require_room(session.id, agent, &account.capacity, &others, &asked)?;
@@ -66,34 +77,19 @@ impl Ledger {
 
     /// Enters what the session holds from now on.
     pub(super) fn enter(&mut self, session: &Session) {
+        for (agent, before) in self.held.remove(&session.id).into_iter().flatten() {
+            if let Some(account) = self.agents.get_mut(&agent) {
+                account.total.take(&before);
+            }
+        }
         if self.agents.is_empty() {
             return;
         }
-        let mut held = rules::held_by(session);
-        for (agent, account) in &mut self.agents {
-            account.replace(session.id, held.remove(agent).unwrap_or_default());
-        }
-    }
-}
-
-impl Account {
-    /// From the columns agent, session and allocation.
-    fn add(&mut self, row: &Row) -> Result<()> {
-        let id = row.text(1)?;
-        let allocated: ResourceSlots = from_doc(&row.text(2)?, "kernel", &id)?;
-        let id = id.parse().map_err(|error: bai_core::Error| corrupt("kernel", &id).source(error))?;
-        self.total.add(&allocated);
-        self.of_session.entry(id).or_default().add(&allocated);
-        Ok(())
-    }
-
-    fn replace(&mut self, session: SessionId, held: ResourceSlots) {
-        if let Some(before) = self.of_session.remove(&session) {
-            self.total.take(&before);
-        }
-        if !held.is_zero() {
-            self.total.add(&held);
-            self.of_session.insert(session, held);
+        for (agent, now) in rules::held_by(session) {
+            if let Some(account) = self.agents.get_mut(agent) {
+                account.total.add(&now);
+                self.held.entry(session.id).or_default().insert(agent.clone(), now);
+            }
         }
     }
 }
