@@ -1,0 +1,138 @@
+//! Checks every commit against what must hold at all times.
+
+use std::collections::BTreeMap;
+
+use bai_core::slots::ResourceSlots;
+use bai_core::{AgentId, Kernel, Session, SessionId};
+use parking_lot::Mutex;
+
+use super::Trace;
+
+/// What the records say, and whether they may.
+#[derive(Debug)]
+pub struct Ledger {
+    trace: Trace,
+    capacity: BTreeMap<AgentId, ResourceSlots>,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    sessions: BTreeMap<SessionId, Session>,
+    held: BTreeMap<AgentId, BTreeMap<SessionId, ResourceSlots>>,
+}
+
+impl Ledger {
+    /// A ledger for agents of these capacities.
+    pub fn new(trace: Trace, capacity: BTreeMap<AgentId, ResourceSlots>) -> Self {
+        Self { trace, capacity, books: Mutex::default() }
+    }
+
+    /// A session has been stored as it is here.
+    pub(super) fn enter(&self, manager: &str, session: &Session) {
+        let books = &mut *self.books.lock();
+        let before = books.sessions.insert(session.id, session.clone());
+        self.tell(manager, before.as_ref(), session);
+        self.check_moves(before.as_ref(), session);
+        for kernel in &session.kernels {
+            self.check_kernel(before.as_ref().and_then(|before| before.kernel(kernel.id)), kernel);
+        }
+        for agent in before.iter().flat_map(|before| agents_of(before)) {
+            if let Some(holders) = books.held.get_mut(agent) {
+                holders.remove(&session.id);
+            }
+        }
+        for agent in agents_of(session) {
+            let here = session.kernels.iter().filter(|kernel| kernel.agent.as_ref() == Some(agent));
+            let held = here.map(|kernel| &kernel.allocated).sum();
+            books.held.entry(agent.clone()).or_default().insert(session.id, held);
+            self.check_room(agent, &books.held[agent]);
+        }
+    }
+
+    fn tell(&self, manager: &str, before: Option<&Session>, after: &Session) {
+        let status = match before {
+            Some(before) if before.status != after.status => format!("{} -> {}", before.status, after.status),
+            _ => after.status.to_string(),
+        };
+        let info = after.status_info.as_deref().unwrap_or_default();
+        let kernels = after.kernels.iter().map(|kernel| {
+            let agent = kernel.agent.as_ref().map_or("-", AgentId::as_str);
+            format!(" {agent}#{}={}", kernel.generation, kernel.status)
+        });
+        let kernels: String = kernels.collect();
+        self.trace.say(format_args!(
+            "commit {manager} {} v{} {status} ({info}){kernels}",
+            after.name, after.version
+        ));
+    }
+
+    fn check_moves(&self, before: Option<&Session>, after: &Session) {
+        let Some(before) = before else { return };
+        let moved = before.status != after.status;
+        if before.status.is_dead() {
+            self.trace.blame(format_args!("{} is changed after its death", after.name));
+        } else if moved && !before.status.can_become(after.status) {
+            self.trace.blame(format_args!("{} goes from {} to {}", after.name, before.status, after.status));
+        }
+        if after.version != before.version + 1 {
+            self.trace.blame(format_args!("{} v{} follows v{}", after.name, after.version, before.version));
+        }
+    }
+
+    fn check_kernel(&self, before: Option<&Kernel>, after: &Kernel) {
+        let holds = after.status.holds_capacity();
+        let expected = if holds { after.requested.clone() } else { ResourceSlots::default() };
+        let id = after.id;
+        if after.allocated != expected {
+            self.trace.blame(format_args!("{id} in {} holds {}", after.status, after.allocated));
+        }
+        if holds && after.agent.is_none() {
+            self.trace.blame(format_args!("{id} in {} has no agent", after.status));
+        }
+        let Some(before) = before else { return };
+        if before.status != after.status && !before.status.can_become(after.status) {
+            self.trace.blame(format_args!("kernel {id} goes from {} to {}", before.status, after.status));
+        }
+        let placed = after.agent.is_some() && before.agent != after.agent;
+        if after.generation < before.generation || (placed && after.generation == before.generation) {
+            self.trace.blame(format_args!(
+                "kernel {id} of generation {} on {:?} becomes {} on {:?}",
+                before.generation, before.agent, after.generation, after.agent
+            ));
+        }
+    }
+
+    fn check_room(&self, agent: &AgentId, held: &BTreeMap<SessionId, ResourceSlots>) {
+        let held: ResourceSlots = held.values().sum();
+        let Some(capacity) = self.capacity.get(agent) else {
+            self.trace.blame(format_args!("{held} is held on {agent}, which does not exist"));
+            return;
+        };
+        if !held.fits_in(capacity) {
+            self.trace.blame(format_args!("{held} is held on {agent} of {capacity}"));
+        }
+    }
+
+    /// The newest version of all sessions, dead ones included.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.books.lock().sessions.values().cloned().collect()
+    }
+
+    /// What is free on each agent by the records.
+    pub fn free(&self) -> BTreeMap<AgentId, ResourceSlots> {
+        let books = self.books.lock();
+        let free = self.capacity.iter().map(|(agent, capacity)| {
+            let held: ResourceSlots = books.held.get(agent).into_iter().flat_map(BTreeMap::values).sum();
+            (agent.clone(), capacity.remaining(&held))
+        });
+        free.collect()
+    }
+}
+
+fn agents_of(session: &Session) -> Vec<&AgentId> {
+    let mut agents: Vec<_> = session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()).collect();
+    agents.sort_unstable();
+    agents.dedup();
+    agents
+}
