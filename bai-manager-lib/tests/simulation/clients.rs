@@ -53,7 +53,7 @@ where
 async fn customer(cluster: Arc<Cluster>, number: usize, arrival: Duration) {
     sleep(arrival).await;
     let Some(scope) = cluster.chance.pick(&cluster.users).cloned() else { return };
-    let name = format!("s{number}");
+    let name = format!("s-{number:04}");
     let request = wanted(&cluster, &name, &scope);
     let create = |manager: Manager| {
         let (scope, request) = (scope.clone(), request.clone());

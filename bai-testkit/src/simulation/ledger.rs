@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bai_core::slots::ResourceSlots;
-use bai_core::{AgentId, Kernel, Session, SessionId};
+use bai_core::{AgentId, Kernel, Session, SessionId, SessionStatus};
 use parking_lot::Mutex;
 
 use super::Trace;
@@ -34,8 +34,10 @@ impl Ledger {
         let before = books.sessions.insert(session.id, session.clone());
         self.tell(manager, before.as_ref(), session);
         self.check_moves(before.as_ref(), session);
+        // What has not started as a whole is taken back as a whole, kernels that already ran included.
+        let taken_back = matches!(session.status, SessionStatus::Pending | SessionStatus::Cancelled);
         for kernel in &session.kernels {
-            self.check_kernel(before.as_ref().and_then(|before| before.kernel(kernel.id)), kernel);
+            self.check_kernel(before.as_ref().and_then(|before| before.kernel(kernel.id)), kernel, taken_back);
         }
         for agent in before.iter().flat_map(|before| agents_of(before)) {
             if let Some(holders) = books.held.get_mut(agent) {
@@ -80,7 +82,7 @@ impl Ledger {
         }
     }
 
-    fn check_kernel(&self, before: Option<&Kernel>, after: &Kernel) {
+    fn check_kernel(&self, before: Option<&Kernel>, after: &Kernel, taken_back: bool) {
         let holds = after.status.holds_capacity();
         let expected = if holds { after.requested.clone() } else { ResourceSlots::default() };
         let id = after.id;
@@ -91,7 +93,8 @@ impl Ledger {
             self.trace.blame(format_args!("{id} in {} has no agent", after.status));
         }
         let Some(before) = before else { return };
-        if before.status != after.status && !before.status.can_become(after.status) {
+        let allowed = before.status.can_become(after.status) || (taken_back && !before.status.is_dead());
+        if before.status != after.status && !allowed {
             self.trace.blame(format_args!("kernel {id} goes from {} to {}", before.status, after.status));
         }
         let placed = after.agent.is_some() && before.agent != after.agent;
