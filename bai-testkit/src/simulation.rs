@@ -6,7 +6,7 @@
 //!      │  │                          all of them over the Network:
 //!  AgentLink│ reports                loses, delays, repeats, cuts, stalls
 //!      ▼  │
-//!     Nodes ──► Sightings: which start of which kernel was seen where
+//!     Nodes ──► Ledger: checks every command, and knows what really runs
 //! ```
 //!
 //! Nothing here knows a manager: what has the ports can be simulated. The driver starts managers on the links, has sessions
@@ -28,6 +28,6 @@ pub use ledger::Ledger;
 pub use link::{AgentLink, EventsLink, LeaseLink};
 pub use managers::{Life, Managers};
 pub use network::{Network, Weather};
-pub use node::{Crash, Node, NodeOptions, Sightings, Surroundings};
+pub use node::{Crash, Node, NodeOptions, Surroundings};
 pub use store::{SharedStore, StoreLink};
 pub use trace::{Trace, VirtualClock};

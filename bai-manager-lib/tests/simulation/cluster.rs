@@ -14,8 +14,8 @@ use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::{Backends, Manager, ManagerOptions, Scope};
 use bai_testkit::fixture;
 use bai_testkit::simulation::{
-    AgentLink, Chance, EventsLink, LeaseLink, Ledger, Life, Managers, Network, Node, NodeOptions, SharedStore,
-    Sightings, Surroundings, Trace, VirtualClock,
+    AgentLink, Chance, EventsLink, LeaseLink, Ledger, Life, Managers, Network, Node, SharedStore,
+    Surroundings, Trace, VirtualClock,
 };
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -65,17 +65,18 @@ impl Cluster {
         let chance = Chance::new(scenario.seed);
         let network = Network::new(chance.fork(), trace.clone());
         let managers = Arc::<Managers>::default();
+        trace.say(format_args!("{scenario:?}"));
+        let capacity = capacity(&scenario, &chance);
+        let ledger = Ledger::new(trace.clone(), capacity.clone());
         let around = Surroundings {
             trace: trace.clone(),
             network: network.clone(),
             managers: managers.clone(),
-            sightings: Arc::<Sightings>::default(),
+            ledger: ledger.clone(),
         };
-        trace.say(format_args!("{scenario:?}"));
-        let (nodes, capacity) = nodes(&scenario, &chance, &around);
+        let nodes = nodes(&scenario, &chance, &capacity, &around);
         let rows = MemoryStore::with_clock(Arc::new(clock));
         let users = users(&rows, &scenario).await;
-        let ledger = Ledger::new(trace.clone(), capacity.clone());
         let store = SharedStore::new(rows, ledger, network.clone());
         for node in nodes.values() {
             tokio::spawn(node.clone().run());
@@ -193,23 +194,25 @@ fn options(id: String) -> ManagerOptions {
     options
 }
 
+fn capacity(scenario: &Scenario, chance: &Chance) -> BTreeMap<AgentId, ResourceSlots> {
+    let agent = |number| {
+        let cores = 4_u64 << chance.below(3);
+        let slots = [("cpu", cores), ("mem", cores << 32)].into_iter().collect();
+        (AgentId::new(format!("i-{number:04}")), slots)
+    };
+    (0..scenario.agents).map(agent).collect()
+}
+
 fn nodes(
     scenario: &Scenario,
     chance: &Chance,
+    capacity: &BTreeMap<AgentId, ResourceSlots>,
     around: &Surroundings,
-) -> (Nodes, BTreeMap<AgentId, ResourceSlots>) {
-    let mut nodes = BTreeMap::new();
-    let mut capacity = BTreeMap::new();
-    for number in 0..scenario.agents {
-        let id = AgentId::new(format!("i-{number:04}"));
-        let cores = 4_u64 << chance.below(3);
-        let slots: ResourceSlots = [("cpu", cores), ("mem", cores << 32)].into_iter().collect();
-        let options = NodeOptions { ..scenario.kernels };
-        let node = Node::new(id.clone(), slots.clone(), options, chance.fork(), around.clone());
-        nodes.insert(id.clone(), node);
-        capacity.insert(id, slots);
-    }
-    (Arc::new(nodes), capacity)
+) -> Nodes {
+    let node = |(id, slots): (&AgentId, &ResourceSlots)| {
+        (id.clone(), Node::new(id.clone(), slots.clone(), scenario.kernels, chance.fork(), around.clone()))
+    };
+    Arc::new(capacity.iter().map(node).collect())
 }
 
 /// Two users who may do what they like, and one who may not have many sessions at once.

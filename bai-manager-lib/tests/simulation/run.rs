@@ -4,7 +4,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bai_core::SessionStatus;
+use bai_core::status::ClusterMode;
+use bai_core::{ResourceSlots, Session, SessionStatus};
 use bai_manager_lib::Manager;
 use futures_util::future::join_all;
 use tokio::time::sleep;
@@ -106,10 +107,12 @@ async fn give_turns(cluster: &Arc<Cluster>) -> bool {
         if !verdict::settle(cluster, "after a turn").await {
             return false;
         }
-        let still = of_status(cluster, |status| status == SessionStatus::Pending);
-        if still.is_empty() || still.iter().all(|name| is_impossible(cluster, name)) {
+        let sessions = cluster.store.ledger().sessions();
+        let pending = sessions.iter().filter(|session| session.status == SessionStatus::Pending);
+        if pending.clone().all(|session| is_impossible(cluster, &sessions, session)) {
             return true;
         }
+        let still: Vec<_> = pending.map(|session| session.name.clone()).collect();
         if still == waiting {
             cluster.trace.blame(format_args!("nobody of {still:?} gets a turn"));
             return false;
@@ -119,17 +122,15 @@ async fn give_turns(cluster: &Arc<Cluster>) -> bool {
     false
 }
 
-/// Whether no agent could ever take the session.
-fn is_impossible(cluster: &Cluster, name: &str) -> bool {
-    let sessions = cluster.store.ledger().sessions();
-    let asks_for_too_much =
-        |kernel: &bai_core::Kernel| !cluster.capacity.values().any(|capacity| kernel.requested.fits_in(capacity));
-    let session = sessions.iter().find(|session| session.name == name);
-    session.is_some_and(|session| {
-        session.kernels.iter().any(asks_for_too_much)
-            || (session.cluster_mode == bai_core::status::ClusterMode::SingleNode
-                && !cluster.capacity.values().any(|capacity| session.requested().fits_in(capacity)))
-    })
+/// Whether no agent could ever take the session, or one that it waits for.
+fn is_impossible(cluster: &Cluster, sessions: &[Session], session: &Session) -> bool {
+    let fits = |slots: &ResourceSlots| cluster.capacity.values().any(|capacity| slots.fits_in(capacity));
+    let room = match session.cluster_mode {
+        ClusterMode::SingleNode => fits(&session.requested()),
+        ClusterMode::MultiNode => session.kernels.iter().all(|kernel| fits(&kernel.requested)),
+    };
+    let waits_for = |other: &&Session| session.spec.dependencies.contains(&other.id) && !other.status.is_dead();
+    !room || sessions.iter().filter(waits_for).any(|other| is_impossible(cluster, sessions, other))
 }
 
 async fn end_all(cluster: &Arc<Cluster>) {

@@ -1,7 +1,10 @@
-//! Checks every commit against what must hold at all times.
+//! What the records say and what really runs: checks every commit, and every command to an agent, against what must hold at all
+//! times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use bai_core::port::agent::KernelRef;
 use bai_core::slots::ResourceSlots;
 use bai_core::{AgentId, Kernel, Session, SessionId, SessionStatus};
 use parking_lot::Mutex;
@@ -19,13 +22,49 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Books {
     sessions: BTreeMap<SessionId, Session>,
+    /// Which start of which kernel was seen where: never on two agents.
+    seen: BTreeMap<KernelRef, AgentId>,
+    /// Those that run.
+    running: BTreeSet<KernelRef>,
     held: BTreeMap<AgentId, BTreeMap<SessionId, ResourceSlots>>,
 }
 
 impl Ledger {
     /// A ledger for agents of these capacities.
-    pub fn new(trace: Trace, capacity: BTreeMap<AgentId, ResourceSlots>) -> Self {
-        Self { trace, capacity, books: Mutex::default() }
+    pub fn new(trace: Trace, capacity: BTreeMap<AgentId, ResourceSlots>) -> Arc<Self> {
+        Arc::new(Self { trace, capacity, books: Mutex::default() })
+    }
+
+    /// An agent accepts a kernel.
+    pub(super) fn accepted(&self, kernel: KernelRef, agent: &AgentId) {
+        let mut books = self.books.lock();
+        let first = books.seen.entry(kernel).or_insert_with(|| agent.clone());
+        if first != agent {
+            self.trace.blame(format_args!("{} is created on {agent} and on {first}", describe(kernel)));
+        }
+    }
+
+    /// A kernel runs, or no longer does.
+    pub(super) fn runs(&self, kernel: KernelRef, runs: bool) {
+        let running = &mut self.books.lock().running;
+        if runs { running.insert(kernel) } else { running.remove(&kernel) };
+    }
+
+    /// An agent is about to end a kernel because a manager wants it to: then no record may want it any more.
+    pub(super) fn ends(&self, kernel: KernelRef, session: SessionId, agent: &AgentId, reason: &str) {
+        let books = self.books.lock();
+        let Some(session) = books.sessions.get(&session) else { return };
+        let wanted = session.status.is_starting() || session.status.is_running();
+        let current = session.kernel(kernel.id).filter(|known| {
+            known.generation == kernel.generation && known.agent.as_ref() == Some(agent) && !known.status.is_dead()
+        });
+        if wanted && current.is_some() {
+            self.trace.blame(format_args!(
+                "{} of {} is ended on {agent} ({reason}) although the record wants it",
+                describe(kernel),
+                session.name
+            ));
+        }
     }
 
     /// A session has been stored as it is here.
@@ -38,6 +77,7 @@ impl Ledger {
         let taken_back = matches!(session.status, SessionStatus::Pending | SessionStatus::Cancelled);
         for kernel in &session.kernels {
             self.check_kernel(before.as_ref().and_then(|before| before.kernel(kernel.id)), kernel, taken_back);
+            self.check_death(kernel, &books.running);
         }
         for agent in before.iter().flat_map(|before| agents_of(before)) {
             if let Some(holders) = books.held.get_mut(agent) {
@@ -106,6 +146,21 @@ impl Ledger {
         }
     }
 
+    /// Nobody may believe that a kernel is gone which runs.
+    fn check_death(&self, kernel: &Kernel, running: &BTreeSet<KernelRef>) {
+        let reference = KernelRef { id: kernel.id, generation: kernel.generation };
+        let gone = ["container-not-found", "self-terminated"];
+        let is_said_gone = kernel.status_info.as_deref().is_some_and(|reason| gone.contains(&reason));
+        if kernel.status.is_dead() && is_said_gone && running.contains(&reference) {
+            self.trace.blame(format_args!(
+                "{} is recorded as {:?} and runs on {:?}",
+                describe(reference),
+                kernel.status_info,
+                kernel.agent
+            ));
+        }
+    }
+
     fn check_room(&self, agent: &AgentId, held: &BTreeMap<SessionId, ResourceSlots>) {
         let held: ResourceSlots = held.values().sum();
         let Some(capacity) = self.capacity.get(agent) else {
@@ -131,6 +186,11 @@ impl Ledger {
         });
         free.collect()
     }
+}
+
+/// Names a start of a kernel.
+pub(super) fn describe(kernel: KernelRef) -> String {
+    format!("{}#{}", kernel.id, kernel.generation)
 }
 
 fn agents_of(session: &Session) -> Vec<&AgentId> {

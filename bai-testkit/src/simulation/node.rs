@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use super::ledger::{Ledger, describe};
 use super::{Chance, Managers, Network, Trace};
 
 /// How likely a kernel misbehaves, in cases of a thousand, and how agents do.
@@ -41,19 +42,6 @@ pub enum Crash {
     Disk,
 }
 
-/// Which start of which kernel was seen on which agents: never on two.
-#[derive(Debug, Default)]
-pub struct Sightings(Mutex<BTreeMap<KernelRef, AgentId>>);
-
-impl Sightings {
-    /// Where it was seen before, if elsewhere.
-    fn note(&self, kernel: KernelRef, agent: &AgentId) -> Option<AgentId> {
-        let mut seen = self.0.lock();
-        let first = seen.entry(kernel).or_insert_with(|| agent.clone());
-        (first != agent).then(|| first.clone())
-    }
-}
-
 /// What the agents of a cluster share.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -63,8 +51,8 @@ pub struct Surroundings {
     pub network: Arc<Network>,
     /// The managers.
     pub managers: Arc<Managers>,
-    /// What has been seen on all agents.
-    pub sightings: Arc<Sightings>,
+    /// What the records say, and what is seen on all agents.
+    pub ledger: Arc<Ledger>,
 }
 
 /// One agent with its host.
@@ -157,6 +145,8 @@ impl Node {
         let mut state = self.state.lock();
         state.up = false;
         state.unknown.clear();
+        let ended = state.kernels.values().filter(|kernel| crash != Crash::Process || !kernel.recorded);
+        ended.for_each(|kernel| self.around.ledger.runs(kernel.spec.kernel, false));
         match crash {
             Crash::Process => state.kernels.retain(|_, kernel| kernel.recorded),
             Crash::Host => {
@@ -245,16 +235,13 @@ impl Node {
         let before = kernel.stage.clone();
         change(kernel);
         if kernel.stage != before {
+            self.around.ledger.runs(kernel.spec.kernel, matches!(kernel.stage, KernelStage::Running(_)));
             self.around.trace.say(format_args!("{} {} {}", self.id, describe(kernel.spec.kernel), name(&kernel.stage)));
         }
         drop(state);
         self.changed.notify_one();
         Some(())
     }
-}
-
-fn describe(kernel: KernelRef) -> String {
-    format!("{}#{}", kernel.id, kernel.generation)
 }
 
 fn name(stage: &KernelStage) -> &'static str {

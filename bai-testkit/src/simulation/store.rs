@@ -15,13 +15,13 @@ use super::{Ledger, Network};
 #[derive(Debug)]
 pub struct SharedStore {
     rows: MemoryStore,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     network: Arc<Network>,
 }
 
 impl SharedStore {
     /// A store whose commits `ledger` checks.
-    pub fn new(rows: MemoryStore, ledger: Ledger, network: Arc<Network>) -> Arc<Self> {
+    pub fn new(rows: MemoryStore, ledger: Arc<Ledger>, network: Arc<Network>) -> Arc<Self> {
         Arc::new(Self { rows, ledger, network })
     }
 

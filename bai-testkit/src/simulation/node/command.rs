@@ -10,7 +10,8 @@ use bai_core::{Error, Result};
 use parking_lot::MutexGuard;
 use tokio::time::sleep;
 
-use super::{Node, Occupant, State, describe};
+use super::super::ledger::describe;
+use super::{Node, Occupant, State};
 
 impl Node {
     /// The state of an agent that is up.
@@ -34,18 +35,14 @@ impl Node {
                 continue;
             }
             self.around.trace.say(format_args!("{} {} accepted from {manager}", self.id, describe(kernel)));
-            if let Some(other) = self.around.sightings.note(kernel, &self.id) {
-                self.around.trace.blame(format_args!(
-                    "{} of {} is created on {} and on {other}",
-                    describe(kernel),
-                    spec.session_name,
-                    self.id
-                ));
-            }
+            self.around.ledger.accepted(kernel, &self.id);
             state.births += 1;
             let birth = state.births;
             // An earlier start has to end first.
             let earlier = state.kernels.get(&id).is_some_and(|earlier| !earlier.is_over());
+            if let Some(earlier) = state.kernels.get(&id) {
+                self.around.ledger.runs(earlier.spec.kernel, false);
+            }
             let after = if earlier { self.chance.millis(20, 2_000) } else { Duration::ZERO };
             let occupant = Occupant {
                 birth,
@@ -78,7 +75,10 @@ impl Node {
         if known.stage == KernelStage::Terminating {
             return;
         }
-        self.around.trace.say(format_args!("{} {} to be ended: {reason}", self.id, describe(known.spec.kernel)));
+        let (kernel, session) = (known.spec.kernel, known.spec.session);
+        self.around.trace.say(format_args!("{} {} to be ended: {reason}", self.id, describe(kernel)));
+        self.around.ledger.ends(kernel, session, &self.id, reason);
+        self.around.ledger.runs(kernel, false);
         known.stage = KernelStage::Terminating;
         let (node, id, reason) = (self.clone(), known.spec.kernel.id, reason.to_owned());
         let time = if stuck { self.chance.millis(1_000, 150_000) } else { self.chance.millis(5, 6_000) };
