@@ -61,7 +61,7 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
     let mut unknown = Vec::new();
     let mut news = Vec::new();
     for (id, kernels) in by_session {
-        let Some(session) = known(core, id).await? else {
+        let Some(session) = known(core, &report.agent, id, &kernels).await? else {
             unknown.extend(kernels.iter().map(|kernel| kernel.kernel));
             continue;
         };
@@ -86,11 +86,20 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
     Ok(unknown)
 }
 
-/// The session from memory; a dead or foreign one from the store.
-async fn known(core: &Arc<Core>, id: SessionId) -> Result<Option<Arc<Session>>> {
+/// The session from memory; from the store when memory does not have it, or may lag and takes one of the kernels for nobody's.
+///
+/// An agent has a kernel only after its placement is in the store. So what is not ours in a read that comes after the report will
+/// never be.
+async fn known(
+    core: &Arc<Core>,
+    agent: &AgentId,
+    id: SessionId,
+    kernels: &[&KernelReport],
+) -> Result<Option<Arc<Session>>> {
+    let all_ours = |session: &Session| kernels.iter().all(|kernel| is_ours(session, agent, kernel.kernel));
     match core.registry.get(id) {
-        Some(session) => Ok(Some(session)),
-        None => core.reload(id).await,
+        Some(session) if core.is_current() || all_ours(&session) => Ok(Some(session)),
+        _ => core.reload(id).await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bai_core::error::code;
-use bai_core::memory::{MemoryLease, MemoryStore};
+use bai_core::memory::{MemoryEvents, MemoryLease, MemoryStore};
 use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
 use bai_core::{Error, ErrorKind, Result, Session, SessionId, SessionStatus, Timestamp};
@@ -278,6 +278,29 @@ async fn a_lost_race_costs_its_session_only_and_the_plan_agrees_with_the_records
     world.manager().sessions().destroy(&world.scope, "racer-3", false, false).await.unwrap();
     world.reaches(ninth.id, SessionStatus::Running).await;
     world.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_lags_behind_ends_no_kernel_that_another_has_started() {
+    let world = shared_world(&[8]).await;
+    world.until("the first plans", |world| world.manager().is_leader()).await;
+    // The second hears nothing of what the first does, and the agent reports to the second only.
+    let first = world.manager();
+    let mut backends = world.backends.clone();
+    backends.events = Arc::new(MemoryEvents::new());
+    let mut options = quick();
+    options.id = "second".into();
+    options.resync_interval = Duration::from_mins(10);
+    let second = Manager::start(backends, world.dialer.clone(), options).await.unwrap();
+    world.replace_manager(second.clone());
+
+    let session = world.create(cores("contested", 1)).await.unwrap();
+    let running = world.reaches(session.id, SessionStatus::Running).await;
+    assert_eq!(running.main().generation, 1, "it was started once");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.stored(session.id).await.status, SessionStatus::Running);
+    first.shutdown().await;
+    second.shutdown().await;
 }
 
 /// Something a test does to the cluster.
