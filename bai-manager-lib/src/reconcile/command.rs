@@ -27,6 +27,9 @@ const CREATE_CHUNK: usize = 64;
 const CREATE_TRIES: u32 = 5;
 /// How often a left-over kernel is seen to before only the agent's reports bring it up again.
 const DISPOSE_TRIES: u32 = 10;
+/// A kernel that this many reports in a row do not list may be gone: the first may have been on its way while the kernel was being
+/// accepted.
+const MISSES: u32 = 2;
 /// Longest wait for the log of an ended kernel.
 const LOG_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -71,7 +74,8 @@ fn sort_kernel(core: &Core, agent: &AgentId, item: Item, births: &mut Vec<Birth>
         return;
     };
     let reported = core.agents.kernel(agent, kernel_ref(kernel)).ok().flatten();
-    let effect = effect::needed(session, kernel, reported.as_deref());
+    let missing = reported.is_none() && core.agents.misses(agent, kernel_ref(kernel)) >= MISSES;
+    let effect = effect::needed(session, kernel, reported.as_deref(), missing);
     let Some(effect) = effect.filter(|effect| core.is_leader() || !effect.is_leaders()) else {
         core.queues.done(agent, item);
         return;
@@ -113,6 +117,10 @@ async fn run(core: &Arc<Core>, agent: &AgentId, errand: Errand) {
         Errand::Kernel { session, kernel, effect: Effect::StartBatch } => {
             let result = call(core, agent, |api| async move { api.start_batch(kernel).await }).await;
             settle(core, agent, kernel, &Effect::StartBatch, session.id, result).await;
+        }
+        Errand::Kernel { session, kernel, effect: Effect::Verify } => {
+            let result = call(core, agent, |api| async move { api.logs(kernel).await.map(drop) }).await;
+            settle(core, agent, kernel, &Effect::Verify, session.id, result).await;
         }
         Errand::Kernel { session, kernel, effect } => {
             let reason = session.status_info.clone().unwrap_or_default();
@@ -184,7 +192,7 @@ async fn reap(core: &Arc<Core>, agent: &AgentId, session: &Session, kernel: Kern
 }
 
 /// Records the end of a kernel with its last statistics.
-pub(crate) async fn ended(
+async fn ended(
     core: &Arc<Core>,
     agent: &AgentId,
     session: SessionId,
