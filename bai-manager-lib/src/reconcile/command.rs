@@ -192,13 +192,7 @@ async fn reap(core: &Arc<Core>, agent: &AgentId, session: &Session, kernel: Kern
 }
 
 /// Records the end of a kernel with its last statistics.
-async fn ended(
-    core: &Arc<Core>,
-    agent: &AgentId,
-    session: SessionId,
-    kernel: KernelRef,
-    exit: KernelExit,
-) {
+async fn ended(core: &Arc<Core>, agent: &AgentId, session: SessionId, kernel: KernelRef, exit: KernelExit) {
     let report = core.agents.last_report(agent, kernel.id);
     let stats = report.and_then(|report| serde_json::to_value(report.stats.as_ref()?).ok());
     let result = core

@@ -291,7 +291,8 @@ async fn tell(core: &Arc<Core>, group: &str) -> Option<Duration> {
         }
     }
     let recorded = join_all(due.iter().map(|(id, explanation)| explain(core, *id, explanation))).await;
-    later.extend(due.into_iter().zip(recorded).filter_map(|(reason, recorded)| (!recorded).then_some(reason)));
+    later
+        .extend(due.into_iter().zip(recorded).filter_map(|(reason, recorded)| (!recorded).then_some(reason)));
     core.sokovan.with(group, |hot| {
         if hot.has_news() {
             core.groups.mark(group);

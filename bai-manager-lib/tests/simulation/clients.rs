@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bai_core::status::{ClusterMode, SessionType};
-use bai_core::{Result, SessionId};
+use bai_core::{Result, Session, SessionId};
 use bai_manager_lib::session::CreateSession;
 use bai_manager_lib::{Manager, Scope};
 use serde_json::json;
@@ -105,12 +105,12 @@ fn wanted(cluster: &Cluster, name: &str, scope: &Scope) -> CreateSession {
 
 /// A batch session of the same owner.
 fn earlier(cluster: &Cluster, scope: &Scope) -> Option<SessionId> {
-    let mine = |session: &bai_core::Session| {
+    let mine = |session: &Arc<Session>| {
         session.owner.access_key == scope.owner.keypair.access_key
             && session.session_type == SessionType::Batch
             && !session.status.is_dead()
     };
-    let earlier: Vec<_> = 
+    let earlier: Vec<_> =
         cluster.store.ledger().sessions().into_iter().filter(mine).map(|session| session.id).collect();
     cluster.chance.pick(&earlier).copied()
 }

@@ -126,7 +126,7 @@ impl Cluster {
                 *lives += 1;
                 *lives
             };
-            let options = options(format!("{name}.{number}"));
+            let options = self.options(format!("{name}.{number}"));
             let dialer = Arc::new(Dialer {
                 nodes: self.nodes.clone(),
                 network: self.network.clone(),
@@ -169,6 +169,14 @@ impl Cluster {
         life.end();
     }
 
+    fn options(&self, id: String) -> ManagerOptions {
+        let mut options = ManagerOptions::default();
+        options.id = id;
+        options.pulling_timeout = Duration::from_mins(3);
+        options.agent_lost_after = options.agent_lost_after.max(self.scenario.kernels.heartbeat * 4);
+        options
+    }
+
     fn backends(&self, name: &str) -> Backends {
         let link = Arc::new(self.store.link(name));
         Backends {
@@ -185,13 +193,6 @@ impl Cluster {
             secret: [7; 32].into(),
         }
     }
-}
-
-fn options(id: String) -> ManagerOptions {
-    let mut options = ManagerOptions::default();
-    options.id = id;
-    options.pulling_timeout = Duration::from_mins(3);
-    options
 }
 
 fn capacity(scenario: &Scenario, chance: &Chance) -> BTreeMap<AgentId, ResourceSlots> {

@@ -25,5 +25,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == run::CHILD) { run::child(&arguments) } else { suite::main(&arguments) }
+    if arguments.iter().any(|argument| argument == run::CHILD) {
+        run::child(&arguments)
+    } else {
+        suite::main(&arguments)
+    }
 }

@@ -93,7 +93,9 @@ async fn play(scenario: Scenario) -> Arc<Cluster> {
     let customers = tokio::spawn(clients::run(cluster.clone()));
     faults::run(&cluster).await;
     customers.await.expect("no customer panics");
-    if verdict::settle(&cluster, "after the trouble").await && give_turns(&cluster).await {
+    let settled = verdict::settle(&cluster, "after the trouble").await;
+    // Where there is room for everybody, nobody waits for a turn.
+    if settled && (cluster.scenario.is_large() || give_turns(&cluster).await) {
         end_all(&cluster).await;
     }
     cluster
@@ -123,13 +125,14 @@ async fn give_turns(cluster: &Arc<Cluster>) -> bool {
 }
 
 /// Whether no agent could ever take the session, or one that it waits for.
-fn is_impossible(cluster: &Cluster, sessions: &[Session], session: &Session) -> bool {
+fn is_impossible(cluster: &Cluster, sessions: &[Arc<Session>], session: &Session) -> bool {
     let fits = |slots: &ResourceSlots| cluster.capacity.values().any(|capacity| slots.fits_in(capacity));
     let room = match session.cluster_mode {
         ClusterMode::SingleNode => fits(&session.requested()),
         ClusterMode::MultiNode => session.kernels.iter().all(|kernel| fits(&kernel.requested)),
     };
-    let waits_for = |other: &&Session| session.spec.dependencies.contains(&other.id) && !other.status.is_dead();
+    let waits_for =
+        |other: &&Arc<Session>| session.spec.dependencies.contains(&other.id) && !other.status.is_dead();
     !room || sessions.iter().filter(waits_for).any(|other| is_impossible(cluster, sessions, other))
 }
 
@@ -151,15 +154,14 @@ async fn end_all(cluster: &Arc<Cluster>) {
 /// Living sessions in such a status, by name.
 fn of_status(cluster: &Cluster, wanted: impl Fn(SessionStatus) -> bool) -> Vec<String> {
     let sessions = cluster.store.ledger().sessions().into_iter();
-    sessions.filter(|session| wanted(session.status)).map(|session| session.name).collect()
+    sessions.filter(|session| wanted(session.status)).map(|session| session.name.clone()).collect()
 }
 
 async fn end(cluster: &Arc<Cluster>, wanted: impl Fn(SessionStatus) -> bool) {
     let sessions = cluster.store.ledger().sessions();
     let ends = sessions.iter().filter(|session| wanted(session.status)).map(|session| async move {
-        let owner = |scope: &&bai_manager_lib::Scope| {
-            scope.owner.keypair.access_key == session.owner.access_key
-        };
+        let owner =
+            |scope: &&bai_manager_lib::Scope| scope.owner.keypair.access_key == session.owner.access_key;
         let Some(scope) = cluster.users.iter().find(owner) else { return };
         let destroy = |manager: Manager| {
             let (scope, id) = (scope.clone(), session.id.to_string());

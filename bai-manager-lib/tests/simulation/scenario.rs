@@ -24,19 +24,25 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
+    /// Whether there are so many agents that there is room for everybody.
+    pub(crate) fn is_large(&self) -> bool {
+        self.agents >= LARGE
+    }
+
     /// The run of this seed; `agents` in place of a small number of them.
     pub(crate) fn of(seed: u64, agents: Option<usize>) -> Self {
         let chance = Chance::new(seed);
         let number = |least: usize, most: usize| least + chance.below(most - least + 1);
         let share = |most: usize| u32::try_from(chance.below(most + 1)).unwrap_or(0);
         let small = number(20, 50);
-        let sessions = agents.unwrap_or(200);
+        let large = agents.is_some_and(|agents| agents >= LARGE);
+        let managers = number(1, 4);
         Self {
             seed,
-            managers: number(1, 4),
+            managers: if large { managers.min(2) } else { managers },
             agents: agents.unwrap_or(small),
-            sessions,
-            trouble: Duration::from_secs(if agents.is_some() { 60 } else { 240 }),
+            sessions: if large { 150 } else { 200 },
+            trouble: Duration::from_secs(if large { 45 } else { 240 }),
             fault_pause: 1_000 + 1_000 * number(1, 15) as u64,
             weather: Weather {
                 loss: share(100),
@@ -47,9 +53,9 @@ impl Scenario {
             },
             kernels: NodeOptions {
                 failures: share(80),
-                stuck: share(40),
+                stuck: if large { 0 } else { share(40) },
                 deaths: share(100),
-                heartbeat: Duration::from_secs(if agents.is_some_and(|agents| agents >= LARGE) { 10 } else { 5 }),
+                heartbeat: Duration::from_secs(if large { 20 } else { 5 }),
             },
             scheduler: chance.pick(&["fifo", "fifo", "lifo", "drf", "fair-share"]).copied().unwrap_or("fifo"),
         }

@@ -94,6 +94,11 @@ fn is_repeated(seed: u64) -> bool {
     let (one, other): (Vec<_>, Vec<_>) = (one.story.lines().collect(), other.story.lines().collect());
     let most = one.len().max(other.len());
     let Some(first) = (0..most).find(|line| one.get(*line) != other.get(*line)) else { return true };
-    println!("seed {seed} tells two stories, from line {} on:\n{:?}\n{:?}", first + 1, one.get(first), other.get(first));
+    println!(
+        "seed {seed} tells two stories, from line {} on:\n{:?}\n{:?}",
+        first + 1,
+        one.get(first),
+        other.get(first)
+    );
     false
 }

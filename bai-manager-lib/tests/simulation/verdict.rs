@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bai_core::port::SessionStore;
 use bai_core::port::agent::{KernelRef, KernelStage};
+use bai_core::port::store::AgentStatus;
 use bai_core::slots::ResourceSlots;
 use bai_core::status::{ClusterMode, SessionType};
 use bai_core::{AgentId, Kernel, KernelStatus, Session, SessionId, SessionStatus};
@@ -48,7 +49,7 @@ async fn problems(cluster: &Cluster) -> Vec<String> {
     }
     kernels(cluster, &sessions, &mut wrong);
     waiting(cluster, &sessions, &mut wrong);
-    managers(cluster, &mut wrong);
+    leaders(cluster, &mut wrong);
     let rows = cluster.store.rows();
     if !rows.unpublished(1).await.unwrap().is_empty() {
         wrong.push("events are not published".to_owned());
@@ -57,6 +58,9 @@ async fn problems(cluster: &Cluster) -> Vec<String> {
         if !sessions.iter().any(|session| session.id == *id) {
             wrong.push(format!("{id} was acknowledged and does not exist"));
         }
+    }
+    if wrong.is_empty() {
+        memories(cluster, &mut wrong);
     }
     wrong
 }
@@ -74,7 +78,7 @@ fn unsettled(session: &Session) -> Option<String> {
 }
 
 /// Kernels and records agree, one to one.
-fn kernels(cluster: &Cluster, sessions: &[Session], wrong: &mut Vec<String>) {
+fn kernels(cluster: &Cluster, sessions: &[Arc<Session>], wrong: &mut Vec<String>) {
     let mut recorded = BTreeMap::<(&AgentId, KernelRef), &Kernel>::new();
     for kernel in sessions.iter().flat_map(|session| &session.kernels) {
         if let Some(agent) = kernel.agent.as_ref().filter(|_| kernel.status == KernelStatus::Running) {
@@ -88,15 +92,18 @@ fn kernels(cluster: &Cluster, sessions: &[Session], wrong: &mut Vec<String>) {
                 wrong.push(format!("{kernel:?} on {} has no record: {stage:?}", node.id()));
             }
         }
-        wrong.extend(node.remains().into_iter().map(|kernel| format!("{kernel:?} on {} is not forgotten", node.id())));
+        wrong.extend(
+            node.remains().into_iter().map(|kernel| format!("{kernel:?} on {} is not forgotten", node.id())),
+        );
     }
     wrong.extend(recorded.keys().map(|(agent, kernel)| format!("{kernel:?} does not run on {agent}")));
 }
 
 /// Whoever waits says why, and it is true.
-fn waiting(cluster: &Cluster, sessions: &[Session], wrong: &mut Vec<String>) {
+fn waiting(cluster: &Cluster, sessions: &[Arc<Session>], wrong: &mut Vec<String>) {
     let free = cluster.store.ledger().free();
-    let pending: Vec<_> = sessions.iter().filter(|session| session.status == SessionStatus::Pending).collect();
+    let pending: Vec<_> =
+        sessions.iter().filter(|session| session.status == SessionStatus::Pending).collect();
     let blocked: BTreeSet<SessionId> =
         pending.iter().filter(|session| !has_room(session, &free)).map(|session| session.id).collect();
     for session in &pending {
@@ -129,40 +136,42 @@ fn has_room(session: &Session, free: &BTreeMap<AgentId, ResourceSlots>) -> bool 
     })
 }
 
-fn is_limited(cluster: &Cluster, session: &Session, sessions: &[Session]) -> bool {
+fn is_limited(cluster: &Cluster, session: &Session, sessions: &[Arc<Session>]) -> bool {
     let key = &session.owner.access_key;
     let limited = cluster.users.last().is_some_and(|scope| scope.owner.keypair.access_key == *key);
-    let occupying = sessions.iter().filter(|other| {
-        other.owner.access_key == *key && other.status.occupies_quota()
-    });
+    let occupying =
+        sessions.iter().filter(|other| other.owner.access_key == *key && other.status.occupies_quota());
     limited && occupying.count() >= LIMITED as usize
 }
 
-fn depends(session: &Session, sessions: &[Session]) -> bool {
+fn depends(session: &Session, sessions: &[Arc<Session>]) -> bool {
     let open = |id: &SessionId| sessions.iter().any(|other| other.id == *id && !other.status.is_dead());
     session.spec.dependencies.iter().any(open)
 }
 
-/// One manager plans, and all remember what the records say.
-fn managers(cluster: &Cluster, wrong: &mut Vec<String>) {
-    let seats = cluster.seats();
-    let leaders = seats.values().filter(|seat| seat.manager.is_leader()).count();
+/// One manager plans.
+fn leaders(cluster: &Cluster, wrong: &mut Vec<String>) {
+    let leaders = cluster.seats().values().filter(|seat| seat.manager.is_leader()).count();
     if leaders != 1 {
         wrong.push(format!("{leaders} managers plan"));
     }
+}
+
+/// All managers remember what the records say.
+fn memories(cluster: &Cluster, wrong: &mut Vec<String>) {
     let free = cluster.store.ledger().free();
-    for (name, Seat { manager, .. }) in &seats {
+    for (name, Seat { manager, .. }) in &cluster.seats() {
         let agents = manager.agents().list();
-        for agent in &agents {
-            let room = agent.capacity.remaining(&manager.agents().occupied(&agent.id));
-            if free.get(&agent.id) != Some(&room) {
-                wrong.push(format!("{name} believes that {room} is free on {}: {:?}", agent.id, free.get(&agent.id)));
-            }
-        }
-        let alive = agents.iter().filter(|agent| agent.status == bai_core::port::store::AgentStatus::Alive);
-        let alive = alive.count();
+        let alive = agents.iter().filter(|agent| agent.status == AgentStatus::Alive).count();
         if alive != cluster.nodes.len() {
             wrong.push(format!("{name} believes that {alive} agents live"));
+        }
+        for agent in &agents {
+            let room = agent.capacity.remaining(&manager.agents().occupied(&agent.id));
+            let right = free.get(&agent.id);
+            if right != Some(&room) {
+                wrong.push(format!("{name} believes that {room} is free on {}, not {right:?}", agent.id));
+            }
         }
     }
 }

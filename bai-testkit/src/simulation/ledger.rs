@@ -21,7 +21,7 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Books {
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Arc<Session>>,
     /// Which start of which kernel was seen where: never on two agents.
     seen: BTreeMap<KernelRef, AgentId>,
     /// Those that run.
@@ -47,7 +47,11 @@ impl Ledger {
     /// A kernel runs, or no longer does.
     pub(super) fn runs(&self, kernel: KernelRef, runs: bool) {
         let running = &mut self.books.lock().running;
-        if runs { running.insert(kernel) } else { running.remove(&kernel) };
+        if runs {
+            running.insert(kernel)
+        } else {
+            running.remove(&kernel)
+        };
     }
 
     /// An agent is about to end a kernel because a manager wants it to: then no record may want it any more.
@@ -56,7 +60,9 @@ impl Ledger {
         let Some(session) = books.sessions.get(&session) else { return };
         let wanted = session.status.is_starting() || session.status.is_running();
         let current = session.kernel(kernel.id).filter(|known| {
-            known.generation == kernel.generation && known.agent.as_ref() == Some(agent) && !known.status.is_dead()
+            known.generation == kernel.generation
+                && known.agent.as_ref() == Some(agent)
+                && !known.status.is_dead()
         });
         if wanted && current.is_some() {
             self.trace.blame(format_args!(
@@ -70,13 +76,17 @@ impl Ledger {
     /// A session has been stored as it is here.
     pub(super) fn enter(&self, manager: &str, session: &Session) {
         let books = &mut *self.books.lock();
-        let before = books.sessions.insert(session.id, session.clone());
-        self.tell(manager, before.as_ref(), session);
-        self.check_moves(before.as_ref(), session);
+        let before = books.sessions.insert(session.id, Arc::new(session.clone()));
+        self.tell(manager, before.as_deref(), session);
+        self.check_moves(before.as_deref(), session);
         // What has not started as a whole is taken back as a whole, kernels that already ran included.
         let taken_back = matches!(session.status, SessionStatus::Pending | SessionStatus::Cancelled);
         for kernel in &session.kernels {
-            self.check_kernel(before.as_ref().and_then(|before| before.kernel(kernel.id)), kernel, taken_back);
+            self.check_kernel(
+                before.as_ref().and_then(|before| before.kernel(kernel.id)),
+                kernel,
+                taken_back,
+            );
             self.check_death(kernel, &books.running);
         }
         for agent in before.iter().flat_map(|before| agents_of(before)) {
@@ -173,7 +183,7 @@ impl Ledger {
     }
 
     /// The newest version of all sessions, dead ones included.
-    pub fn sessions(&self) -> Vec<Session> {
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
         self.books.lock().sessions.values().cloned().collect()
     }
 

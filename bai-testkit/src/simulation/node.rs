@@ -220,7 +220,8 @@ impl Node {
         while !self.is_up() {
             sleep(Duration::from_secs(1)).await;
         }
-        let starting = |kernel: &Occupant| matches!(kernel.stage, KernelStage::Preparing | KernelStage::Pulling);
+        let starting =
+            |kernel: &Occupant| matches!(kernel.stage, KernelStage::Preparing | KernelStage::Pulling);
         _ = self.change(id, birth, |kernel| {
             if starting(kernel) {
                 kernel.stage = stage;
@@ -236,7 +237,12 @@ impl Node {
         change(kernel);
         if kernel.stage != before {
             self.around.ledger.runs(kernel.spec.kernel, matches!(kernel.stage, KernelStage::Running(_)));
-            self.around.trace.say(format_args!("{} {} {}", self.id, describe(kernel.spec.kernel), name(&kernel.stage)));
+            self.around.trace.say(format_args!(
+                "{} {} {}",
+                self.id,
+                describe(kernel.spec.kernel),
+                name(&kernel.stage)
+            ));
         }
         drop(state);
         self.changed.notify_one();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bai_core::image::Image;
 use bai_core::memory::MemoryStore;
-use bai_core::port::store::{Agent, Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
+use bai_core::port::store::{
+    Agent, Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability,
+};
 use bai_core::port::{AgentStore, ImageStore, LogStore, SessionStore};
 use bai_core::{AgentId, KernelId, Result, Session, SessionId, Timestamp};
 
@@ -49,7 +51,10 @@ pub struct StoreLink {
 }
 
 impl StoreLink {
-    async fn reach<T, F>(&self, call: impl FnOnce(Arc<SharedStore>, Arc<str>) -> F + Send + 'static) -> Result<T>
+    async fn reach<T, F>(
+        &self,
+        call: impl FnOnce(Arc<SharedStore>, Arc<str>) -> F + Send + 'static,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send,

@@ -140,7 +140,11 @@ impl Node {
     }
 
     /// Runs nothing, and says that it has.
-    pub(in super::super) fn execute(&self, kernel: KernelRef, asked: &ExecuteRequest) -> Result<ExecuteReply> {
+    pub(in super::super) fn execute(
+        &self,
+        kernel: KernelRef,
+        asked: &ExecuteRequest,
+    ) -> Result<ExecuteReply> {
         self.known(kernel)?;
         Ok(ExecuteReply {
             run_id: asked.run_id.clone().unwrap_or_else(|| "r1".into()),

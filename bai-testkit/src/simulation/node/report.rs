@@ -108,7 +108,8 @@ impl Node {
                 state.images_unsent = false;
             }
             state.unknown.retain(|kernel, _| reply.unknown.contains(kernel));
-            let since = reply.unknown.into_iter().map(|kernel| (kernel, *state.unknown.entry(kernel).or_insert(now)));
+            let since =
+                reply.unknown.into_iter().map(|kernel| (kernel, *state.unknown.entry(kernel).or_insert(now)));
             since.filter(|(_, first)| now - *first >= UNKNOWN_GRACE).map(|(kernel, _)| kernel).collect()
         };
         for kernel in overdue {
