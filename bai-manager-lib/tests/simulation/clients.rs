@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::cluster::Cluster;
 
 /// Longest time anybody waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often somebody asks again whose request failed.
 const TRIES: usize = 8;
 
@@ -36,7 +36,7 @@ where
     let mut last = None;
     for _ in 0..TRIES {
         if let Some(seat) = cluster.any() {
-            let answer = timeout(PATIENCE, seat.life.within(request(seat.manager.clone()))).await;
+            let answer = timeout(PATIENCE, seat.life.within(Box::pin(request(seat.manager.clone())))).await;
             last = answer.ok().flatten();
             match &last {
                 Some(Err(error)) if error.kind().is_retryable() => {}

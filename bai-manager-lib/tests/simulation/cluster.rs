@@ -18,6 +18,7 @@ use bai_testkit::simulation::{
     Surroundings, Trace, VirtualClock,
 };
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::scenario::Scenario;
@@ -224,6 +225,11 @@ async fn users(rows: &MemoryStore, scenario: &Scenario) -> Vec<Scope> {
     rows.put_domain(&domain).await.unwrap();
     let mut group = fixture::resource_group("default");
     scenario.scheduler.clone_into(&mut group.scheduler);
+    let options = json!({
+        "config": { "backfill": scenario.backfill },
+        "preemption": { "enabled": scenario.preemption, "victim_scope": "resource-group" },
+    });
+    group.scheduler_opts.extend(options.as_object().cloned().unwrap_or_default());
     rows.put_resource_group(&group).await.unwrap();
     let mut project = fixture::project(1);
     project.total_resource_slots.clear();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bai_core::port::AgentStore;
 use bai_testkit::simulation::{Crash, Node, NodeOptions};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -29,6 +30,7 @@ async fn mend(cluster: &Arc<Cluster>) {
         if !node.is_up() {
             node.start();
         }
+        cluster.store.rows().set_schedulable(node.id(), true).await.unwrap();
     }
     for name in cluster.names() {
         cluster.start(&name).await;
@@ -41,7 +43,7 @@ async fn fault(cluster: Arc<Cluster>) {
     let Some(manager) = chance.pick(&cluster.names()).cloned() else { return };
     let nodes: Vec<_> = cluster.nodes.values().cloned().collect();
     let Some(node) = chance.pick(&nodes).cloned() else { return };
-    match chance.below(14) {
+    match chance.below(15) {
         0 | 1 => {
             cluster.kill(&manager);
             sleep(chance.millis(100, 30_000)).await;
@@ -61,7 +63,8 @@ async fn fault(cluster: Arc<Cluster>) {
         9 => cluster.network.stall(node.id().as_str(), chance.millis(500, 90_000)),
         10 | 11 => crash(&cluster, &node, Crash::Process).await,
         12 => crash(&cluster, &node, Crash::Host).await,
-        _ => crash(&cluster, &node, Crash::Disk).await,
+        13 => crash(&cluster, &node, Crash::Disk).await,
+        _ => close(&cluster, &node).await,
     }
 }
 
@@ -79,5 +82,19 @@ async fn crash(cluster: &Cluster, node: &Arc<Node>, crash: Crash) {
     sleep(cluster.chance.millis(200, 120_000)).await;
     if !node.is_up() {
         node.start();
+    }
+}
+
+/// Nothing more is to be placed on an agent for a while.
+async fn close(cluster: &Cluster, node: &Node) {
+    for open in [false, true] {
+        let Some(seat) = cluster.any() else { return };
+        cluster.trace.say(format_args!("{} schedulable: {open}", node.id()));
+        let ids = [node.id().clone()];
+        let done = seat.life.within(seat.manager.agents().set_schedulable(&ids, open)).await;
+        if let Some(Err(error)) = done {
+            cluster.trace.say(format_args!("{} schedulable: {open} is refused: {error}", node.id()));
+        }
+        sleep(cluster.chance.millis(1_000, 60_000)).await;
     }
 }

@@ -105,7 +105,7 @@ async fn play(scenario: Scenario) -> Arc<Cluster> {
 async fn give_turns(cluster: &Arc<Cluster>) -> bool {
     for _ in 0..TURNS {
         let waiting = of_status(cluster, |status| status == SessionStatus::Pending);
-        end(cluster, |status| status.is_running()).await;
+        end(cluster, SessionStatus::is_running).await;
         if !verdict::settle(cluster, "after a turn").await {
             return false;
         }

@@ -21,6 +21,9 @@ pub(crate) struct Scenario {
     pub(crate) weather: Weather,
     pub(crate) kernels: NodeOptions,
     pub(crate) scheduler: &'static str,
+    pub(crate) backfill: &'static str,
+    /// Whether sessions may have to give way to more important ones.
+    pub(crate) preemption: bool,
 }
 
 impl Scenario {
@@ -58,6 +61,8 @@ impl Scenario {
                 heartbeat: Duration::from_secs(if large { 20 } else { 5 }),
             },
             scheduler: chance.pick(&["fifo", "fifo", "lifo", "drf", "fair-share"]).copied().unwrap_or("fifo"),
+            backfill: chance.pick(&["strict", "easy", "conservative"]).copied().unwrap_or("easy"),
+            preemption: chance.permille(300),
         }
     }
 }

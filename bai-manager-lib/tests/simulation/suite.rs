@@ -10,14 +10,17 @@ use parking_lot::Mutex;
 use crate::run::{Order, number};
 
 /// Seeds of the CI: some that found something once, and some for luck.
-const SEEDS: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8];
+const SEEDS: &[u64] = &[1, 6, 7, 14, 17, 101];
 /// Of these the story is told twice.
-const TWICE: &[u64] = &[1];
+const TWICE: &[u64] = &[2];
 /// A run with many agents: its seed and how many.
-const MANY: (u64, usize) = (1, 2_000);
+const MANY: (u64, usize) = (2, 2_000);
 
-/// The tests by name.
-const TESTS: &[(&str, fn() -> bool)] = &[
+/// A name, and what says whether all is well.
+type Test = (&'static str, fn() -> bool);
+
+/// The tests.
+const TESTS: &[Test] = &[
     ("all_is_well_after_the_trouble", || run_all(SEEDS.iter().map(|seed| order(*seed)).collect())),
     ("one_seed_gives_one_story", || TWICE.iter().all(|seed| is_repeated(*seed))),
     ("thousands_of_agents", || run_all(vec![Order { agents: Some(MANY.1), ..order(MANY.0) }])),
@@ -31,7 +34,9 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has("--list") {
         if !has("--ignored") {
-            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+            for (name, _) in TESTS {
+                println!("{name}: test");
+            }
         }
         return ExitCode::SUCCESS;
     }

@@ -33,7 +33,9 @@ pub(crate) async fn settle(cluster: &Arc<Cluster>, when: &str) -> bool {
             return true;
         }
         if Instant::now() >= deadline {
-            wrong.iter().for_each(|what| cluster.trace.blame(format_args!("{when}: {what}")));
+            for what in wrong {
+                cluster.trace.blame(format_args!("{when}: {what}"));
+            }
             return false;
         }
         sleep(LOOK).await;

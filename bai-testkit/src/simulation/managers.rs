@@ -31,9 +31,12 @@ impl Life {
     }
 }
 
-/// The managers by name.
+/// A manager that lives.
+type Seat = (Arc<dyn ManagerApi>, Life);
+
+/// The managers by name; without a seat where one has died.
 #[derive(Debug, Default)]
-pub struct Managers(Mutex<BTreeMap<String, Option<(Arc<dyn ManagerApi>, Life)>>>);
+pub struct Managers(Mutex<BTreeMap<String, Option<Seat>>>);
 
 impl Managers {
     /// A manager has started under this name.

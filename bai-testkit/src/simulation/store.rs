@@ -73,7 +73,9 @@ impl SessionStore for StoreLink {
     async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
         self.reach(|store, manager| async move {
             let done = store.rows.insert(new).await?;
-            done.iter().for_each(|committed| store.ledger.enter(&manager, &committed.session));
+            for committed in &done {
+                store.ledger.enter(&manager, &committed.session);
+            }
             Ok(done)
         })
         .await
