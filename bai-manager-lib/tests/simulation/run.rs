@@ -94,6 +94,7 @@ async fn play(scenario: Scenario) -> Arc<Cluster> {
     faults::run(&cluster).await;
     customers.await.expect("no customer panics");
     let settled = verdict::settle(&cluster, "after the trouble").await;
+    cluster.store.ledger().expect_peace();
     // Where there is room for everybody, nobody waits for a turn.
     if settled && (cluster.scenario.is_large() || give_turns(&cluster).await) {
         end_all(&cluster).await;

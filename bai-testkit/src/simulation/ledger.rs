@@ -11,6 +11,16 @@ use parking_lot::Mutex;
 
 use super::Trace;
 
+/// Reasons for which nothing happens to a session while nothing goes wrong.
+const HARM: [&str; 6] = [
+    "agent-lost",
+    "container-not-found",
+    "failed-to-start",
+    "not-found-in-manager",
+    "restart-timeout",
+    "self-terminated",
+];
+
 /// What the records say, and whether they may.
 #[derive(Debug)]
 pub struct Ledger {
@@ -26,6 +36,8 @@ struct Books {
     seen: BTreeMap<KernelRef, AgentId>,
     /// Those that run.
     running: BTreeSet<KernelRef>,
+    /// Whether nothing goes wrong any more.
+    peace: bool,
     held: BTreeMap<AgentId, BTreeMap<SessionId, ResourceSlots>>,
 }
 
@@ -33,6 +45,11 @@ impl Ledger {
     /// A ledger for agents of these capacities.
     pub fn new(trace: Trace, capacity: BTreeMap<AgentId, ResourceSlots>) -> Arc<Self> {
         Arc::new(Self { trace, capacity, books: Mutex::default() })
+    }
+
+    /// From now on nothing goes wrong: no session may come to harm.
+    pub fn expect_peace(&self) {
+        self.books.lock().peace = true;
     }
 
     /// An agent accepts a kernel.
@@ -79,6 +96,9 @@ impl Ledger {
         let before = books.sessions.insert(session.id, Arc::new(session.clone()));
         self.tell(manager, before.as_deref(), session);
         self.check_moves(before.as_deref(), session);
+        if books.peace {
+            self.check_peace(before.as_deref(), session);
+        }
         // What has not started as a whole is taken back as a whole, kernels that already ran included.
         let taken_back = matches!(session.status, SessionStatus::Pending | SessionStatus::Cancelled);
         for kernel in &session.kernels {
@@ -129,6 +149,15 @@ impl Ledger {
         }
         if after.version != before.version + 1 {
             self.trace.blame(format_args!("{} v{} follows v{}", after.name, after.version, before.version));
+        }
+    }
+
+    /// Nothing but the wish of its owner, or its own end, changes the course of a session.
+    fn check_peace(&self, before: Option<&Session>, after: &Session) {
+        let moved = before.is_some_and(|before| before.status != after.status);
+        let harm = after.status_info.as_deref().filter(|reason| HARM.contains(reason));
+        if let Some(reason) = harm.filter(|_| moved) {
+            self.trace.blame(format_args!("{} enters {} in peace: {reason}", after.name, after.status));
         }
     }
 

@@ -205,6 +205,9 @@ impl Node {
         self.advance(id, birth, next, least, most).await;
         if self.chance.permille(options.deaths) {
             sleep(self.chance.millis(10, 200_000)).await;
+            if self.state.lock().options.deaths == 0 {
+                return; // better times have come
+            }
             let died = |kernel: &mut Occupant| {
                 if matches!(kernel.stage, KernelStage::Running(_)) {
                     kernel.ends(Some(1), "self-terminated");
