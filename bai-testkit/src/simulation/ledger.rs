@@ -238,3 +238,99 @@ fn agents_of(session: &Session) -> Vec<&AgentId> {
     agents.dedup();
     agents
 }
+
+#[cfg(test)]
+mod tests {
+    use bai_core::KernelStatus;
+
+    use super::*;
+    use crate::fixture;
+    use crate::simulation::VirtualClock;
+
+    /// A ledger of one agent with two cores, and its story.
+    fn ledger() -> (Arc<Ledger>, Trace) {
+        let trace = Trace::start(VirtualClock::start());
+        let capacity = [(AgentId::new("i-1"), fixture::slots(2, 1 << 30))].into();
+        (Ledger::new(trace.clone(), capacity), trace)
+    }
+
+    /// A session of one core that has been stored, and another time after it was placed on the agent.
+    fn placed(ledger: &Ledger, name: &str) -> Session {
+        let mut session = fixture::session(name);
+        session.version = 1;
+        ledger.enter("m1", &session);
+        session.place(&["i-1".into()], fixture::at(1)).unwrap();
+        session.version = 2;
+        ledger.enter("m1", &session);
+        session
+    }
+
+    fn reference(session: &Session) -> KernelRef {
+        KernelRef { id: session.main().id, generation: session.main().generation }
+    }
+
+    fn assert_blamed(trace: &Trace, what: &str) {
+        let violations = trace.violations();
+        assert!(violations.len() == 1 && violations[0].contains(what), "{violations:?}");
+    }
+
+    #[test]
+    fn what_agents_have_room_for_is_fine_and_more_is_not() {
+        let (ledger, trace) = ledger();
+        placed(&ledger, "one");
+        placed(&ledger, "two");
+        assert_eq!(trace.violations(), Vec::<String>::new());
+        placed(&ledger, "three");
+        assert_blamed(&trace, "is held on i-1");
+    }
+
+    #[test]
+    fn a_start_is_accepted_by_one_agent_as_often_as_it_likes() {
+        let (ledger, trace) = ledger();
+        let kernel = reference(&placed(&ledger, "one"));
+        ledger.accepted(kernel, &"i-1".into());
+        ledger.accepted(kernel, &"i-1".into());
+        assert_eq!(trace.violations(), Vec::<String>::new());
+        ledger.accepted(kernel, &"i-2".into());
+        assert_blamed(&trace, "is created on i-2 and on i-1");
+    }
+
+    #[test]
+    fn a_kernel_is_ended_only_if_its_record_does_not_want_it() {
+        let (ledger, trace) = ledger();
+        let session = placed(&ledger, "one");
+        let earlier = KernelRef { generation: 0, ..reference(&session) };
+        ledger.ends(earlier, session.id, &"i-1".into(), "restarting");
+        ledger.ends(reference(&session), session.id, &"i-2".into(), "elsewhere");
+        assert_eq!(trace.violations(), Vec::<String>::new());
+        ledger.ends(reference(&session), session.id, &"i-1".into(), "by mistake");
+        assert_blamed(&trace, "although the record wants it");
+    }
+
+    #[test]
+    fn what_runs_is_not_recorded_as_gone() {
+        let (ledger, trace) = ledger();
+        let mut session = placed(&ledger, "one");
+        let kernel = reference(&session);
+        session.advance_kernel(kernel.id, KernelStatus::Running, "", fixture::at(2)).unwrap();
+        session.version = 3;
+        ledger.enter("m1", &session);
+        ledger.runs(kernel, true);
+        let exit =
+            bai_core::session::KernelExit { code: None, reason: "container-not-found".into(), oom: false };
+        session.kernel_ended(kernel.id, &exit, fixture::at(3)).unwrap();
+        session.version = 4;
+        ledger.enter("m1", &session);
+        assert_blamed(&trace, "and runs on");
+    }
+
+    #[test]
+    fn statuses_follow_the_state_machine_and_versions_each_other() {
+        let (ledger, trace) = ledger();
+        let mut session = placed(&ledger, "one");
+        session.status = SessionStatus::Running;
+        session.version = 3;
+        ledger.enter("m1", &session);
+        assert_blamed(&trace, "goes from SCHEDULED to RUNNING");
+    }
+}
