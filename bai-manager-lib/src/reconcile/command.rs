@@ -197,7 +197,7 @@ async fn ended(core: &Arc<Core>, agent: &AgentId, session: SessionId, kernel: Ke
     let stats = report.and_then(|report| serde_json::to_value(report.stats.as_ref()?).ok());
     let result = core
         .update(session, |session, now| {
-            if !is_current(session, kernel) {
+            if !is_current(session, agent, kernel) {
                 return Ok(());
             }
             if let Some(stats) = &stats {
@@ -212,10 +212,14 @@ async fn ended(core: &Arc<Core>, agent: &AgentId, session: SessionId, kernel: Ke
     }
 }
 
-fn is_current(session: &Session, kernel: KernelRef) -> bool {
-    session
-        .kernel(kernel.id)
-        .is_some_and(|known| known.generation == kernel.generation && !known.status.is_dead())
+/// Whether the record still means this start of the kernel on this agent. One that went back to the queue keeps its generation until
+/// it is placed again, and has no agent.
+fn is_current(session: &Session, agent: &AgentId, kernel: KernelRef) -> bool {
+    session.kernel(kernel.id).is_some_and(|known| {
+        known.generation == kernel.generation
+            && known.agent.as_ref() == Some(agent)
+            && !known.status.is_dead()
+    })
 }
 
 async fn dispose(core: &Arc<Core>, agent: &AgentId, kernel: KernelRef, disposal: Disposal) {
@@ -288,8 +292,9 @@ async fn prepare(core: &Arc<Core>, agent: &AgentId, birth: Birth) -> Option<Kern
     match result {
         Ok(session) => {
             let starting = session.status.is_starting() || session.status == SessionStatus::Restarting;
-            let kernel =
-                session.kernel(birth.kernel.id).filter(|_| starting && is_current(&session, birth.kernel))?;
+            let kernel = session
+                .kernel(birth.kernel.id)
+                .filter(|_| starting && is_current(&session, agent, birth.kernel))?;
             let image = core.images.find(&kernel.image, &kernel.architecture).await;
             match kernel_spec(&session, kernel, image.as_ref(), &core.backends.secret) {
                 Ok(spec) => Some(spec),
@@ -349,7 +354,7 @@ pub(crate) async fn not_started(
     let attempts = core.options.start_attempts;
     let result = core
         .update(session, |session, now| {
-            if !is_current(session, kernel) {
+            if !is_current(session, agent, kernel) {
                 return Ok(());
             }
             if session.status.is_starting() {
@@ -362,5 +367,26 @@ pub(crate) async fn not_started(
     if let Err(error) = result {
         tracing::warn!(%session, kernel = %effect::describe(kernel), %error, "a failed start is not recorded yet");
         core.queues.later(agent, Item::Kernel(kernel.id), Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bai_testkit::fixture;
+
+    use super::*;
+
+    #[test]
+    fn how_an_earlier_start_ended_is_no_concern_of_a_session_that_waits_again() {
+        let agent = AgentId::new("i-1");
+        let mut session = fixture::cluster_session("again", 2);
+        session.place(&[agent.clone(), agent.clone()], fixture::at(1)).unwrap();
+        let start = kernel_ref(&session.kernels[1]);
+        assert!(is_current(&session, &agent, start));
+        assert!(!is_current(&session, &"i-2".into(), start));
+        session.requeue("failed-to-start", fixture::at(2)).unwrap();
+        assert!(!is_current(&session, &agent, start));
+        session.place(&[agent.clone(), agent.clone()], fixture::at(3)).unwrap();
+        assert!(!is_current(&session, &agent, start));
     }
 }

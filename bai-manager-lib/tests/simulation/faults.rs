@@ -43,7 +43,7 @@ async fn fault(cluster: Arc<Cluster>) {
     let Some(manager) = chance.pick(&cluster.names()).cloned() else { return };
     let nodes: Vec<_> = cluster.nodes.values().cloned().collect();
     let Some(node) = chance.pick(&nodes).cloned() else { return };
-    match chance.below(15) {
+    match chance.below(16) {
         0 | 1 => {
             cluster.kill(&manager);
             sleep(chance.millis(100, 30_000)).await;
@@ -64,6 +64,7 @@ async fn fault(cluster: Arc<Cluster>) {
         10 | 11 => crash(&cluster, &node, Crash::Process).await,
         12 => crash(&cluster, &node, Crash::Host).await,
         13 => crash(&cluster, &node, Crash::Disk).await,
+        14 => outage(&cluster).await,
         _ => close(&cluster, &node).await,
     }
 }
@@ -72,6 +73,13 @@ async fn cut(cluster: &Cluster, one: &str, other: &str, most: u64) {
     cluster.network.cut(one, other);
     sleep(cluster.chance.millis(500, most)).await;
     cluster.network.mend(one, other);
+}
+
+/// Nobody reaches the store.
+async fn outage(cluster: &Cluster) {
+    cluster.network.cut("store", "*");
+    sleep(cluster.chance.millis(1_000, 70_000)).await;
+    cluster.network.mend("store", "*");
 }
 
 async fn crash(cluster: &Cluster, node: &Arc<Node>, crash: Crash) {

@@ -20,6 +20,8 @@ pub(crate) struct Scenario {
     pub(crate) fault_pause: u64,
     pub(crate) weather: Weather,
     pub(crate) kernels: NodeOptions,
+    /// How many events a manager may lag behind.
+    pub(crate) events_kept: usize,
     pub(crate) scheduler: &'static str,
     pub(crate) backfill: &'static str,
     /// Whether sessions may have to give way to more important ones.
@@ -63,6 +65,7 @@ impl Scenario {
             scheduler: chance.pick(&["fifo", "fifo", "lifo", "drf", "fair-share"]).copied().unwrap_or("fifo"),
             backfill: chance.pick(&["strict", "easy", "conservative"]).copied().unwrap_or("easy"),
             preemption: chance.permille(300),
+            events_kept: if chance.permille(300) { 16 } else { 65_536 },
         }
     }
 }
