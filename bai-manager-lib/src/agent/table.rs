@@ -240,6 +240,13 @@ impl AgentTable {
         report.and_then(|report| report.misses.get(&kernel)).copied().unwrap_or(0)
     }
 
+    /// The agent has a kernel although its lists have left it out.
+    pub(crate) fn found(&self, agent: &AgentId, kernel: KernelRef) {
+        if let Some(report) = self.entries.write().get_mut(agent).and_then(|entry| entry.report.as_mut()) {
+            report.misses.remove(&kernel);
+        }
+    }
+
     /// Agents that have been silent since before `deadline` and are not yet marked lost; they are marked now.
     pub(crate) fn lose_silent(&self, deadline: Timestamp, now: Timestamp) -> Vec<Agent> {
         let mut entries = self.entries.write();

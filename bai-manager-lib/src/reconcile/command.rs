@@ -120,6 +120,9 @@ async fn run(core: &Arc<Core>, agent: &AgentId, errand: Errand) {
         }
         Errand::Kernel { session, kernel, effect: Effect::Verify } => {
             let result = call(core, agent, |api| async move { api.logs(kernel).await.map(drop) }).await;
+            if result.is_ok() {
+                core.agents.found(agent, kernel); // the lists were old ones
+            }
             settle(core, agent, kernel, &Effect::Verify, session.id, result).await;
         }
         Errand::Kernel { session, kernel, effect } => {

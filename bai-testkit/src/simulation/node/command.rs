@@ -118,6 +118,7 @@ impl Node {
         if std::mem::replace(&mut known.batch_begun, true) {
             return Ok(());
         }
+        self.around.trace.say(format_args!("{} {} begins its command", self.id, describe(kernel)));
         let birth = known.birth;
         let ok = known.spec.startup_command.as_deref() == Some("true");
         let (exit_code, reason) = if ok { (0, "task-finished") } else { (3, "task-failed") };
@@ -125,9 +126,10 @@ impl Node {
         tokio::spawn(async move {
             sleep(time).await;
             let outcome = BatchOutcome { exit_code, reason: reason.to_owned() };
-            _ = node.change(kernel.id, birth, |kernel| {
-                if matches!(kernel.stage, KernelStage::Running(_)) {
-                    kernel.batch = Some(outcome);
+            _ = node.change(kernel.id, birth, |occupant| {
+                if matches!(occupant.stage, KernelStage::Running(_)) {
+                    node.around.trace.say(format_args!("{} {} {reason}", node.id, describe(kernel)));
+                    occupant.batch = Some(outcome);
                 }
             });
         });
