@@ -13,6 +13,8 @@
 //!     bai_testkit::counter_conformance!(fresh);
 //! }
 //! ```
+//!
+//! [`simulation`] is the other half: a whole cluster of simulated agents in virtual time, whose every move follows from a seed.
 
 #![allow(
     missing_docs,
@@ -38,5 +40,6 @@ pub mod kernel_backend;
 pub mod lease;
 pub mod log_store;
 pub mod session_store;
+pub mod simulation;
 
 pub use subject::{Subject, service_url};

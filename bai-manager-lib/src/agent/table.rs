@@ -223,19 +223,27 @@ impl AgentTable {
         entries.get(agent)?.report.as_ref()?.kernels.get(&kernel).cloned()
     }
 
-    /// Counts that a kernel was not in the report just taken, and returns how often that was in a row.
-    pub(crate) fn missed(&self, agent: &AgentId, kernel: KernelRef) -> u32 {
+    /// Counts once more that the report just taken does not list these kernels, and forgets about those it does.
+    pub(crate) fn note_missing(&self, agent: &AgentId, missing: &[KernelRef]) {
         let mut entries = self.entries.write();
-        let Some(report) = entries.get_mut(agent).and_then(|entry| entry.report.as_mut()) else { return 0 };
-        let count = report.misses.entry(kernel).or_default();
-        *count += 1;
-        *count
+        let Some(report) = entries.get_mut(agent).and_then(|entry| entry.report.as_mut()) else { return };
+        report.misses.retain(|kernel, _| missing.contains(kernel));
+        for kernel in missing {
+            *report.misses.entry(*kernel).or_default() += 1;
+        }
     }
 
-    /// Forgets the misses of kernels that are no longer waited for.
-    pub(crate) fn keep_misses(&self, agent: &AgentId, missing: &[KernelRef]) {
+    /// How many reports in a row did not list a kernel.
+    pub(crate) fn misses(&self, agent: &AgentId, kernel: KernelRef) -> u32 {
+        let entries = self.entries.read();
+        let report = entries.get(agent).and_then(|entry| entry.report.as_ref());
+        report.and_then(|report| report.misses.get(&kernel)).copied().unwrap_or(0)
+    }
+
+    /// The agent has a kernel although its lists have left it out.
+    pub(crate) fn found(&self, agent: &AgentId, kernel: KernelRef) {
         if let Some(report) = self.entries.write().get_mut(agent).and_then(|entry| entry.report.as_mut()) {
-            report.misses.retain(|kernel, _| missing.contains(kernel));
+            report.misses.remove(&kernel);
         }
     }
 

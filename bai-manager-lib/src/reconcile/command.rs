@@ -27,6 +27,9 @@ const CREATE_CHUNK: usize = 64;
 const CREATE_TRIES: u32 = 5;
 /// How often a left-over kernel is seen to before only the agent's reports bring it up again.
 const DISPOSE_TRIES: u32 = 10;
+/// A kernel that this many reports in a row do not list may be gone: the first may have been on its way while the kernel was being
+/// accepted.
+const MISSES: u32 = 2;
 /// Longest wait for the log of an ended kernel.
 const LOG_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -71,7 +74,8 @@ fn sort_kernel(core: &Core, agent: &AgentId, item: Item, births: &mut Vec<Birth>
         return;
     };
     let reported = core.agents.kernel(agent, kernel_ref(kernel)).ok().flatten();
-    let effect = effect::needed(session, kernel, reported.as_deref());
+    let missing = reported.is_none() && core.agents.misses(agent, kernel_ref(kernel)) >= MISSES;
+    let effect = effect::needed(session, kernel, reported.as_deref(), missing);
     let Some(effect) = effect.filter(|effect| core.is_leader() || !effect.is_leaders()) else {
         core.queues.done(agent, item);
         return;
@@ -113,6 +117,13 @@ async fn run(core: &Arc<Core>, agent: &AgentId, errand: Errand) {
         Errand::Kernel { session, kernel, effect: Effect::StartBatch } => {
             let result = call(core, agent, |api| async move { api.start_batch(kernel).await }).await;
             settle(core, agent, kernel, &Effect::StartBatch, session.id, result).await;
+        }
+        Errand::Kernel { session, kernel, effect: Effect::Verify } => {
+            let result = call(core, agent, |api| async move { api.logs(kernel).await.map(drop) }).await;
+            if result.is_ok() {
+                core.agents.found(agent, kernel); // the lists were old ones
+            }
+            settle(core, agent, kernel, &Effect::Verify, session.id, result).await;
         }
         Errand::Kernel { session, kernel, effect } => {
             let reason = session.status_info.clone().unwrap_or_default();
@@ -184,18 +195,12 @@ async fn reap(core: &Arc<Core>, agent: &AgentId, session: &Session, kernel: Kern
 }
 
 /// Records the end of a kernel with its last statistics.
-pub(crate) async fn ended(
-    core: &Arc<Core>,
-    agent: &AgentId,
-    session: SessionId,
-    kernel: KernelRef,
-    exit: KernelExit,
-) {
+async fn ended(core: &Arc<Core>, agent: &AgentId, session: SessionId, kernel: KernelRef, exit: KernelExit) {
     let report = core.agents.last_report(agent, kernel.id);
     let stats = report.and_then(|report| serde_json::to_value(report.stats.as_ref()?).ok());
     let result = core
         .update(session, |session, now| {
-            if !is_current(session, kernel) {
+            if !is_current(session, agent, kernel) {
                 return Ok(());
             }
             if let Some(stats) = &stats {
@@ -210,10 +215,14 @@ pub(crate) async fn ended(
     }
 }
 
-fn is_current(session: &Session, kernel: KernelRef) -> bool {
-    session
-        .kernel(kernel.id)
-        .is_some_and(|known| known.generation == kernel.generation && !known.status.is_dead())
+/// Whether the record still means this start of the kernel on this agent. One that went back to the queue keeps its generation until
+/// it is placed again, and has no agent.
+fn is_current(session: &Session, agent: &AgentId, kernel: KernelRef) -> bool {
+    session.kernel(kernel.id).is_some_and(|known| {
+        known.generation == kernel.generation
+            && known.agent.as_ref() == Some(agent)
+            && !known.status.is_dead()
+    })
 }
 
 async fn dispose(core: &Arc<Core>, agent: &AgentId, kernel: KernelRef, disposal: Disposal) {
@@ -286,8 +295,9 @@ async fn prepare(core: &Arc<Core>, agent: &AgentId, birth: Birth) -> Option<Kern
     match result {
         Ok(session) => {
             let starting = session.status.is_starting() || session.status == SessionStatus::Restarting;
-            let kernel =
-                session.kernel(birth.kernel.id).filter(|_| starting && is_current(&session, birth.kernel))?;
+            let kernel = session
+                .kernel(birth.kernel.id)
+                .filter(|_| starting && is_current(&session, agent, birth.kernel))?;
             let image = core.images.find(&kernel.image, &kernel.architecture).await;
             match kernel_spec(&session, kernel, image.as_ref(), &core.backends.secret) {
                 Ok(spec) => Some(spec),
@@ -347,7 +357,7 @@ pub(crate) async fn not_started(
     let attempts = core.options.start_attempts;
     let result = core
         .update(session, |session, now| {
-            if !is_current(session, kernel) {
+            if !is_current(session, agent, kernel) {
                 return Ok(());
             }
             if session.status.is_starting() {
@@ -360,5 +370,26 @@ pub(crate) async fn not_started(
     if let Err(error) = result {
         tracing::warn!(%session, kernel = %effect::describe(kernel), %error, "a failed start is not recorded yet");
         core.queues.later(agent, Item::Kernel(kernel.id), Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bai_testkit::fixture;
+
+    use super::*;
+
+    #[test]
+    fn how_an_earlier_start_ended_is_no_concern_of_a_session_that_waits_again() {
+        let agent = AgentId::new("i-1");
+        let mut session = fixture::cluster_session("again", 2);
+        session.place(&[agent.clone(), agent.clone()], fixture::at(1)).unwrap();
+        let start = kernel_ref(&session.kernels[1]);
+        assert!(is_current(&session, &agent, start));
+        assert!(!is_current(&session, &"i-2".into(), start));
+        session.requeue("failed-to-start", fixture::at(2)).unwrap();
+        assert!(!is_current(&session, &agent, start));
+        session.place(&[agent.clone(), agent.clone()], fixture::at(3)).unwrap();
+        assert!(!is_current(&session, &agent, start));
     }
 }

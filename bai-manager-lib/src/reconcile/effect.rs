@@ -5,7 +5,7 @@ use std::time::Duration;
 use bai_core::port::agent::{KernelRef, KernelReport, KernelStage};
 use bai_core::session::KernelExit;
 use bai_core::status::{SessionResult, SessionType};
-use bai_core::{Kernel, Session, SessionStatus};
+use bai_core::{Kernel, KernelStatus, Session, SessionStatus};
 
 /// One command to an agent, or what follows from its word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) enum Effect {
     Destroy,
     /// It has ended: keep its log and record the end.
     Reap(KernelExit),
+    /// Its agent no longer lists it: ask whether it has it. A list may be an old one that was long under way.
+    Verify,
 }
 
 impl Effect {
@@ -26,7 +28,7 @@ impl Effect {
         match self {
             Self::Create | Self::Destroy => Duration::from_secs(10),
             Self::StartBatch => Duration::from_mins(1),
-            Self::Reap(_) => Duration::from_secs(1),
+            Self::Reap(_) | Self::Verify => Duration::from_secs(1),
         }
     }
 
@@ -36,19 +38,28 @@ impl Effect {
             Self::StartBatch => "start_batch",
             Self::Destroy => "destroy",
             Self::Reap(_) => "reap",
+            Self::Verify => "verify",
         }
     }
 
     /// Whether only the manager that plans does it. What follows from a report is done by whoever received it.
     pub(crate) fn is_leaders(&self) -> bool {
-        !matches!(self, Self::Reap(_))
+        !matches!(self, Self::Reap(_) | Self::Verify)
     }
 }
 
-/// What to do about `kernel`; `None` when everything is as it should be.
-pub(crate) fn needed(session: &Session, kernel: &Kernel, report: Option<&KernelReport>) -> Option<Effect> {
+/// What to do about `kernel`; `None` when everything is as it should be. `missing`: its agent has stopped listing it.
+pub(crate) fn needed(
+    session: &Session,
+    kernel: &Kernel,
+    report: Option<&KernelReport>,
+    missing: bool,
+) -> Option<Effect> {
     if kernel.status.is_dead() {
         return None;
+    }
+    if missing && kernel.status == KernelStatus::Running {
+        return Some(Effect::Verify); // what has run is not started again
     }
     let stage = report.map(|report| &report.stage);
     match session.status {

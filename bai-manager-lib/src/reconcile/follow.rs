@@ -10,15 +10,10 @@ use bai_core::{AgentId, KernelStatus, Result, Session, SessionId, SessionStatus,
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::command;
 use super::queue::Item;
 use crate::manager::core::Core;
 use crate::session::failure::{StartFailure, start_failed, terminate};
 use crate::session::registry::kernel_ref;
-
-/// A running kernel is gone once this many reports in a row do not list it: the first may have been on its way while the
-/// kernel was being accepted.
-const MISSES: u32 = 2;
 
 /// Takes a report: registers the agent and moves its kernels on.
 pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<ReportReply> {
@@ -61,7 +56,7 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
     let mut unknown = Vec::new();
     let mut news = Vec::new();
     for (id, kernels) in by_session {
-        let Some(session) = known(core, id).await? else {
+        let Some(session) = known(core, &report.agent, id, &kernels).await? else {
             unknown.extend(kernels.iter().map(|kernel| kernel.kernel));
             continue;
         };
@@ -81,16 +76,25 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
         }
     }
     join_all(news).await;
-    notice_missing(core, report).await;
+    notice_missing(core, report);
     unknown.sort_unstable();
     Ok(unknown)
 }
 
-/// The session from memory; a dead or foreign one from the store.
-async fn known(core: &Arc<Core>, id: SessionId) -> Result<Option<Arc<Session>>> {
+/// The session from memory; from the store when memory does not have it, or may lag and takes one of the kernels for nobody's.
+///
+/// An agent has a kernel only after its placement is in the store. So what is not ours in a read that comes after the report will
+/// never be.
+async fn known(
+    core: &Arc<Core>,
+    agent: &AgentId,
+    id: SessionId,
+    kernels: &[&KernelReport],
+) -> Result<Option<Arc<Session>>> {
+    let all_ours = |session: &Session| kernels.iter().all(|kernel| is_ours(session, agent, kernel.kernel));
     match core.registry.get(id) {
-        Some(session) => Ok(Some(session)),
-        None => core.reload(id).await,
+        Some(session) if core.is_current() || all_ours(&session) => Ok(Some(session)),
+        _ => core.reload(id).await,
     }
 }
 
@@ -240,30 +244,18 @@ fn is_retryable(code: &str) -> bool {
     })
 }
 
-/// Looks after kernels that should be on the agent and are not in its list.
-async fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
+/// Has kernels looked after that should be on the agent and are not in its list.
+fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
     let listed: HashSet<_> = report.kernels.iter().map(|kernel| kernel.kernel).collect();
-    let mut missing = Vec::new();
-    let mut gone = Vec::new();
-    for session in core.registry.on_agent(&report.agent) {
-        let on_agent = |kernel: &&bai_core::Kernel| kernel.agent.as_ref() == Some(&report.agent);
-        for kernel in session.kernels.iter().filter(on_agent).filter(|kernel| !kernel.status.is_dead()) {
-            let kernel_ref = kernel_ref(kernel);
-            if listed.contains(&kernel_ref) {
-                continue;
-            }
-            missing.push(kernel_ref);
-            if kernel.status != KernelStatus::Running {
-                core.mark(&report.agent, Item::Kernel(kernel.id));
-            } else if core.agents.missed(&report.agent, kernel_ref) >= MISSES {
-                gone.push((session.id, kernel_ref));
-            }
-        }
+    let sessions = core.registry.on_agent(&report.agent);
+    let kernels = sessions.iter().flat_map(|session| &session.kernels);
+    let missing: Vec<_> = kernels
+        .filter(|kernel| kernel.agent.as_ref() == Some(&report.agent) && !kernel.status.is_dead())
+        .map(kernel_ref)
+        .filter(|kernel| !listed.contains(kernel))
+        .collect();
+    core.agents.note_missing(&report.agent, &missing);
+    for kernel in missing {
+        core.mark(&report.agent, Item::Kernel(kernel.id));
     }
-    core.agents.keep_misses(&report.agent, &missing);
-    let exit = || KernelExit { code: None, reason: "container-not-found".to_owned(), oom: false };
-    join_all(
-        gone.iter().map(|(session, kernel)| command::ended(core, &report.agent, *session, *kernel, exit())),
-    )
-    .await;
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bai_core::Error;
+use bai_core::error::code;
 use bai_core::port::lease::Grant;
 use tokio::time::Instant;
 
@@ -61,15 +63,16 @@ async fn acquire(core: &Arc<Core>) -> Option<(Grant, Instant)> {
     }
 }
 
-/// Renews the grant. A back end that cannot be reached is given the benefit of the doubt until the lease has run out.
+/// Renews the grant. A back end that cannot be reached, or does not answer, is given the benefit of the doubt until the lease has run
+/// out.
 async fn keep(core: &Core, grant: Grant, renewed: Instant) -> Option<(Grant, Instant)> {
     let asked = Instant::now();
-    match core.backends.lease.renew(&grant).await {
+    let end = renewed + core.options.lease_ttl;
+    let silent = |_| Err(Error::of(code::TIMEOUT, "the lease was not renewed in time"));
+    match tokio::time::timeout_at(end, core.backends.lease.renew(&grant)).await.unwrap_or_else(silent) {
         Ok(()) => Some((grant, asked)),
         Err(error)
-            if error.kind().is_retryable()
-                && error.code() != bai_core::error::code::LEASE_LOST
-                && renewed.elapsed() < core.options.lease_ttl =>
+            if error.kind().is_retryable() && error.code() != code::LEASE_LOST && Instant::now() < end =>
         {
             tracing::warn!(%error, "the lease is not renewed yet");
             Some((grant, renewed))

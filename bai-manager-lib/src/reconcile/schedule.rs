@@ -290,7 +290,9 @@ async fn tell(core: &Arc<Core>, group: &str) -> Option<Duration> {
             None => {}
         }
     }
-    join_all(due.iter().map(|(id, explanation)| explain(core, *id, explanation))).await;
+    let recorded = join_all(due.iter().map(|(id, explanation)| explain(core, *id, explanation))).await;
+    later
+        .extend(due.into_iter().zip(recorded).filter_map(|(reason, recorded)| (!recorded).then_some(reason)));
     core.sokovan.with(group, |hot| {
         if hot.has_news() {
             core.groups.mark(group);
@@ -335,7 +337,8 @@ fn failed_predicates(explanation: &Explanation) -> Value {
     failed.map(|failure| json!({ "name": failure.name, "msg": failure.message })).collect()
 }
 
-async fn explain(core: &Arc<Core>, id: SessionId, explanation: &Explanation) {
+/// Records a reason; `false` when it has to be tried again.
+async fn explain(core: &Arc<Core>, id: SessionId, explanation: &Explanation) -> bool {
     let result = core
         .update(id, |session, now| {
             if session.status != SessionStatus::Pending {
@@ -347,8 +350,12 @@ async fn explain(core: &Arc<Core>, id: SessionId, explanation: &Explanation) {
             Ok(())
         })
         .await;
-    if let Err(error) = result {
-        tracing::debug!(session = %id, %error, "a reason is not recorded");
+    match result {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::debug!(session = %id, %error, "a reason is not recorded");
+            !error.kind().is_retryable()
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bai_core::port::store::Directory;
 use bai_core::slots::{ResourceSlots, SlotTypes};
@@ -13,6 +13,7 @@ use bai_scheduler::explain::Explanation;
 use bai_scheduler::{Agent, Delta, Dependency, Group, Holder, Owner, Plan, Unplaced};
 use chrono::TimeDelta;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::history::History;
 use super::inbox::Notes;

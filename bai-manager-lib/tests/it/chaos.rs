@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bai_core::error::code;
-use bai_core::memory::{MemoryLease, MemoryStore};
-use bai_core::port::SessionStore;
+use bai_core::memory::{MemoryEvents, MemoryLease, MemoryStore};
+use bai_core::port::lease::Grant;
 use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
+use bai_core::port::{Lease, SessionStore};
 use bai_core::{Error, ErrorKind, Result, Session, SessionId, SessionStatus, Timestamp};
 use bai_manager_lib::Manager;
 use parking_lot::Mutex;
@@ -282,6 +283,71 @@ async fn a_lost_race_costs_its_session_only_and_the_plan_agrees_with_the_records
     world.manager().sessions().destroy(&world.scope, "racer-3", false, false).await.unwrap();
     world.reaches(ninth.id, SessionStatus::Running).await;
     world.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_lags_behind_ends_no_kernel_that_another_has_started() {
+    let store = MemoryStore::new();
+    let sessions = Unreliable::new(&store, false);
+    let mut options = quick();
+    // The first hears of the agent by its row only, which is not written that often.
+    options.agent_lost_after = Duration::from_mins(1);
+    let world = World::on(store, sessions, &[8], options.clone()).await;
+    world.until("the first plans", |world| world.manager().is_leader()).await;
+    // The second hears nothing of what the first does, and the agent reports to the second only.
+    let first = world.manager();
+    let mut backends = world.backends.clone();
+    backends.events = Arc::new(MemoryEvents::new());
+    options.id = "second".into();
+    options.resync_interval = Duration::from_mins(10);
+    let second = Manager::start(backends, world.dialer.clone(), options).await.unwrap();
+    world.replace_manager(second.clone());
+
+    let session = world.create(cores("contested", 1)).await.unwrap();
+    let running = world.reaches(session.id, SessionStatus::Running).await;
+    assert_eq!(running.main().generation, 1, "it was started once");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.stored(session.id).await.status, SessionStatus::Running);
+    first.shutdown().await;
+    second.shutdown().await;
+}
+
+/// Leases that are granted, and whose renewal is never answered.
+#[derive(Debug)]
+struct Mute(MemoryLease);
+
+#[async_trait]
+impl Lease for Mute {
+    async fn try_acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Grant>> {
+        self.0.try_acquire(name, holder, ttl).await
+    }
+
+    async fn renew(&self, _: &Grant) -> Result<()> {
+        std::future::pending().await
+    }
+
+    async fn release(&self, grant: &Grant) -> Result<()> {
+        self.0.release(grant).await
+    }
+
+    async fn holder(&self, name: &str) -> Result<Option<String>> {
+        self.0.holder(name).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_whose_lease_is_never_renewed_stops_to_plan() {
+    let world = shared_world(&[8]).await;
+    let leases = MemoryLease::new();
+    let mut backends = world.backends.clone();
+    backends.lease = Arc::new(Mute(leases.clone()));
+    let mut options = quick();
+    options.id = "mute".into();
+    options.lease_ttl = Duration::from_millis(300);
+    let mute = Manager::start(backends, world.dialer.clone(), options).await.unwrap();
+    world.until("it plans", |_| mute.is_leader()).await;
+    world.until("it no longer plans", |_| !mute.is_leader()).await;
+    mute.shutdown().await;
 }
 
 /// Something a test does to the cluster.

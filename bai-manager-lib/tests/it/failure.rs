@@ -1,10 +1,12 @@
 //! Agents that fail, lie, hang or vanish. Nothing is ever stuck, and capacity is always given back.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bai_core::port::ManagerApi;
 use bai_core::{ErrorKind, SessionId, SessionStatus};
 
-use crate::world::{Manners, World, batch, cores, small};
+use crate::world::{Manners, World, batch, cores, quick, small};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_is_tried_on_another_agent() {
@@ -226,6 +228,38 @@ async fn a_forced_destroy_of_a_stuck_session_frees_everything_at_once() {
     let next = world.create(cores("next", 4)).await.unwrap();
     world.reaches(next.id, SessionStatus::Running).await;
     world.until("only the next one runs", |world| world.agents[0].kernel_count() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_that_old_lists_leave_out_is_asked_for_once_and_goes_on() {
+    let mut options = quick();
+    options.agent_lost_after = Duration::from_mins(1);
+    let world = World::with_options(&[4], options).await;
+    let agent = &world.agents[0];
+    let session = world.create(small("listed")).await.unwrap();
+    assert_eq!(session.status, SessionStatus::Running);
+    agent.behave(Manners { silent: true, ..Manners::default() });
+    let old_list = || {
+        let mut report = agent.report();
+        report.kernels.clear();
+        report
+    };
+    let begun = agent.commands.load(Ordering::SeqCst);
+    // A last true list may still be under way.
+    for _ in 0..500 {
+        world.manager().report(old_list()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if agent.commands.load(Ordering::SeqCst) > begun {
+            break;
+        }
+    }
+    assert!(agent.commands.load(Ordering::SeqCst) > begun, "the agent is asked");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.stored(session.id).await.status, SessionStatus::Running);
+    // Asked once, believed: what else is to be done is done.
+    let asked = agent.commands.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(agent.commands.load(Ordering::SeqCst), asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -341,7 +341,8 @@ impl AgentApi for FakeAgent {
 
     async fn logs(&self, kernel: KernelRef) -> Result<Vec<u8>> {
         self.manners().await;
-        Ok(format!("log of {}", kernel.id).into_bytes())
+        let known = self.kernels.lock().contains_key(&kernel.id);
+        if known { Ok(format!("log of {}", kernel.id).into_bytes()) } else { Err(not_found()) }
     }
 
     async fn upload(&self, _: KernelRef, _: Vec<UploadFile>) -> Result<()> {
