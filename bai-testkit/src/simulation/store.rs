@@ -100,6 +100,10 @@ impl SessionStore for StoreLink {
         self.reach(move |store, _| async move { store.rows.get(id).await }).await
     }
 
+    async fn versions(&self) -> Result<Vec<(SessionId, i64)>> {
+        self.reach(|store, _| async move { store.rows.versions().await }).await
+    }
+
     async fn find(&self, query: &SessionQuery) -> Result<Page<Session>> {
         let query = query.clone();
         self.reach(move |store, _| async move { store.rows.find(&query).await }).await
