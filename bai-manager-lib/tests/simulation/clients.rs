@@ -67,8 +67,9 @@ async fn customer(cluster: Arc<Cluster>, number: usize, arrival: Duration) {
         Some(Err(error)) => cluster.trace.say(format_args!("{name} is refused: {error}")),
         None => cluster.trace.say(format_args!("{name} is in doubt")),
     }
+    let longest = u64::try_from(cluster.scenario.trouble.as_millis() / 3).unwrap_or(u64::MAX);
     for _ in 0..cluster.chance.below(4) {
-        sleep(cluster.chance.millis(100, 90_000)).await;
+        sleep(cluster.chance.millis(100, longest)).await;
         act(&cluster, &scope, &name).await;
     }
 }
