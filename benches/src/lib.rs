@@ -76,6 +76,8 @@ pub fn print(figure: &str, value: f64, unit: &str, floor: Option<f64>, aim: Opti
         println!("{line}");
     } else {
         let sign = if at_least { ">=" } else { "<=" };
-        println!("{figure}: {value:.2} {unit} (aim {sign} {aim:?}, floor {floor:?}, ratio {ratio:?})");
+        let aim = aim.map_or_else(String::new, |aim| format!(", aim {sign} {aim}"));
+        let floor = floor.zip(ratio).map(|(floor, ratio)| format!(", floor {floor:.2}, ratio {ratio:.2}"));
+        println!("{figure}: {value:.2} {unit}{aim}{}", floor.unwrap_or_default());
     }
 }

@@ -177,9 +177,15 @@ async fn burst(manager: &Manager, scope: &Scope) -> Result<Duration> {
             *seen.entry(event.event.name.clone()).or_default() += 1;
         }
     });
-    let requests = (0..SESSIONS).map(|number| request(format!("session-{number}")));
-    let creates = requests.map(|request| manager.sessions().create(scope, request));
-    stream::iter(creates).buffer_unordered(CALLERS).try_for_each(|_| async { Ok(()) }).await?;
+    // A task each, as the gateway has for its requests.
+    let creates = (0..SESSIONS).map(|number| {
+        let (manager, scope) = (manager.clone(), scope.clone());
+        let create = async move {
+            manager.sessions().create(&scope, request(format!("session-{number}"))).await.map(drop)
+        };
+        async { tokio::spawn(create).await.map_err(|cause| failed(cause.into()))? }
+    });
+    stream::iter(creates).buffer_unordered(CALLERS).try_for_each(|()| async { Ok(()) }).await?;
     eprint_time("all enqueued", begin);
     // Whether or not all events were seen, the records decide.
     _ = started.await;
