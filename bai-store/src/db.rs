@@ -94,6 +94,7 @@ impl Row {
     read!(text -> String);
     read!(opt_text -> Option<String>);
     read!(int -> i64);
+    read!(opt_int -> Option<i64>);
     read!(bool -> bool);
     read!(bytes -> Vec<u8>);
 }

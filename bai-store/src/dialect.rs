@@ -41,7 +41,8 @@ macro_rules! sql {
 /// The state of sessions that changes are checked against; nobody else changes them until the transaction ends. `$1` here
 /// and below is a list in JSON: one round trip, however long it is.
 pub(crate) const LOCK_SESSIONS: Sql = sql!(
-    "SELECT id, version, cluster_size, access_key, name, living FROM sessions WHERE id IN (SELECT value FROM ",
+    "SELECT id, version, cluster_size, access_key, name, living, latest_at, terminated_at FROM sessions
+     WHERE id IN (SELECT value FROM ",
     sqlite: "json_each($1))",
     postgres: "json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE",
     ""
@@ -72,6 +73,16 @@ macro_rules! session_columns {
     };
 }
 
+/// The end of an update in SQLite: the columns that no index has, and the guard.
+macro_rules! unindexed_columns {
+    () => {
+        "version = $2, user_id = $6, user_email = $7, domain = $8, project_id = $9, project = $10, resource_group = $11,
+         session_type = $12, cluster_mode = $13, cluster_size = $14, status = $15, status_info = $16, result = $17,
+         startup_command = $18, created_at = $19, starts_at = $20, scheduled_at = $22, image_list = $24,
+         agent_list = $25, doc = $26 WHERE id = $1 AND version = $2 - 1"
+    };
+}
+
 /// A list of sessions as rows, for PostgreSQL.
 macro_rules! sessions_in_json {
     () => {
@@ -83,16 +94,17 @@ macro_rules! sessions_in_json {
     };
 }
 
-/// The guarded update of sessions whose version still is the one given. SQLite takes the columns of one session, in the order of
-/// the insertion: a call within the process costs less than taking JSON apart. PostgreSQL takes a list.
+/// Where SQLite takes the columns of one row, PostgreSQL takes a list of rows in JSON: to the one a call costs less than taking
+/// JSON apart, to the other it costs a round trip.
+///
+/// The guarded update of sessions, whose version must be one less than that given.
 pub(crate) const REPLACE_SESSIONS: Sql = Sql {
-    sqlite: "UPDATE sessions SET version = version + 1, access_key = $3, name = $4, living = $5, user_id = $6,
-     user_email = $7, domain = $8, project_id = $9, project = $10, resource_group = $11, session_type = $12,
-     cluster_mode = $13, cluster_size = $14, status = $15, status_info = $16, result = $17, startup_command = $18,
-     created_at = $19, starts_at = $20, terminated_at = $21, scheduled_at = $22, latest_at = $23, image_list = $24,
-     agent_list = $25, doc = $26 WHERE id = $1 AND version = $2",
+    sqlite: concat!(
+        "UPDATE sessions SET access_key = $3, name = $4, living = $5, terminated_at = $21, latest_at = $23, ",
+        unindexed_columns!()
+    ),
     postgres: concat!(
-        "UPDATE sessions SET version = sessions.version + 1, access_key = r.access_key, name = r.name,
+        "UPDATE sessions SET version = r.version, access_key = r.access_key, name = r.name,
      living = r.living, user_id = r.user_id, user_email = r.user_email, domain = r.domain, project_id = r.project_id,
      project = r.project, resource_group = r.resource_group, session_type = r.session_type,
      cluster_mode = r.cluster_mode, cluster_size = r.cluster_size, status = r.status, status_info = r.status_info,
@@ -101,12 +113,16 @@ pub(crate) const REPLACE_SESSIONS: Sql = Sql {
      image_list = r.image_list, agent_list = r.agent_list, doc = r.doc
      ",
         sessions_in_json!(),
-        " WHERE sessions.id = r.id AND sessions.version = r.version"
+        " WHERE sessions.id = r.id AND sessions.version = r.version - 1"
     ),
 };
 
-/// New sessions, unless an id or the name of a living one is taken: the ids of those that are in. As above, one for SQLite and a
-/// list for PostgreSQL.
+/// The same for sessions that keep what indexes go by. PostgreSQL sees that for itself; SQLite writes every index of a column that
+/// is set, equal or not.
+pub(crate) const REPLACE_UNINDEXED: Sql =
+    Sql { sqlite: concat!("UPDATE sessions SET ", unindexed_columns!()), ..REPLACE_SESSIONS };
+
+/// New sessions, unless an id or the name of a living one is taken: the ids of those that are in.
 pub(crate) const INSERT_SESSIONS: Sql = Sql {
     sqlite: concat!(
         "INSERT INTO sessions (",
@@ -127,24 +143,28 @@ pub(crate) const INSERT_SESSIONS: Sql = Sql {
 
 /// Kernels by their place in the session.
 pub(crate) const PUT_KERNELS: Sql = sql!(
-    "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
-     SELECT r.session_id, r.place, r.id, r.image, r.agent_id, r.status, r.holds, r.allocated FROM ",
-    sqlite: "(SELECT value->>'session_id' AS session_id, value->>'place' AS place, value->>'id' AS id,
-     value->>'image' AS image, value->>'agent_id' AS agent_id, value->>'status' AS status, value->>'holds' AS holds,
-     value->>'allocated' AS allocated FROM json_each($1)) AS r",
-    postgres: "json_to_recordset(CAST($1 AS json)) AS r (session_id TEXT, place BIGINT, id TEXT, image TEXT,
-     agent_id TEXT, status TEXT, holds BOOLEAN, allocated TEXT)",
-    " WHERE TRUE ON CONFLICT (session_id, place) DO UPDATE SET id = excluded.id, image = excluded.image,
+    "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated) ",
+    sqlite: "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    postgres: "SELECT r.session_id, r.place, r.id, r.image, r.agent_id, r.status, r.holds, r.allocated
+     FROM json_to_recordset(CAST($1 AS json)) AS r (session_id TEXT, place BIGINT, id TEXT, image TEXT,
+     agent_id TEXT, status TEXT, holds BOOLEAN, allocated TEXT) WHERE TRUE",
+    " ON CONFLICT (session_id, place) DO UPDATE SET id = excluded.id, image = excluded.image,
      agent_id = excluded.agent_id, status = excluded.status, holds = excluded.holds, allocated = excluded.allocated"
+);
+
+/// A kernel that still is where it was: no index changes.
+pub(crate) const REPLACE_KERNEL: Sql = Sql::same(
+    "UPDATE kernels SET id = $3, image = $4, status = $6, allocated = $8
+     WHERE session_id = $1 AND place = $2 AND agent_id IS NOT DISTINCT FROM $5 AND holds = $7",
 );
 
 /// Events in the order of `place`, which is also the one of their numbers.
 pub(crate) const ADD_EVENTS: Sql = sql!(
-    "INSERT INTO session_events (session_id, at, published, doc) SELECT r.session_id, r.at, FALSE, r.doc FROM ",
-    sqlite: "(SELECT value->>'place' AS place, value->>'session_id' AS session_id, value->>'at' AS at,
-     value->>'doc' AS doc FROM json_each($1)) AS r",
-    postgres: "json_to_recordset(CAST($1 AS json)) AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT)",
-    " ORDER BY r.place RETURNING seq"
+    "INSERT INTO session_events (session_id, at, published, doc) ",
+    sqlite: "VALUES ($1, $2, FALSE, $3)",
+    postgres: "SELECT r.session_id, r.at, FALSE, r.doc FROM json_to_recordset(CAST($1 AS json))
+     AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT) ORDER BY r.place",
+    " RETURNING seq"
 );
 
 /// Events by their numbers.
@@ -162,8 +182,10 @@ pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
     ("LOCK_AGENTS", LOCK_AGENTS),
     ("HELD", HELD),
     ("REPLACE_SESSIONS", REPLACE_SESSIONS),
+    ("REPLACE_UNINDEXED", REPLACE_UNINDEXED),
     ("INSERT_SESSIONS", INSERT_SESSIONS),
     ("PUT_KERNELS", PUT_KERNELS),
+    ("REPLACE_KERNEL", REPLACE_KERNEL),
     ("ADD_EVENTS", ADD_EVENTS),
     ("MARK_PUBLISHED", MARK_PUBLISHED),
 ];

@@ -327,7 +327,15 @@ pub(super) fn opt_text(cell: Option<&Value>) -> Result<Option<String>> {
 }
 
 pub(super) fn int(cell: Option<&Value>) -> Result<i64> {
-    if let Some(Value::Integer(int)) = cell { Ok(*int) } else { Err(broken_row()) }
+    opt_int(cell)?.ok_or_else(broken_row)
+}
+
+pub(super) fn opt_int(cell: Option<&Value>) -> Result<Option<i64>> {
+    match cell {
+        Some(Value::Integer(int)) => Ok(Some(*int)),
+        Some(Value::Null) => Ok(None),
+        _ => Err(broken_row()),
+    }
 }
 
 pub(super) fn bool(cell: Option<&Value>) -> Result<bool> {

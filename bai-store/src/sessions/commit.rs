@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use bai_core::SessionId;
 use bai_core::error::{Error, Result, code};
 use bai_core::memory::store::rules;
-use bai_core::port::store::{Committed, NewEvent, SessionChange};
-use bai_core::{Session, SessionId, Timestamp};
+use bai_core::port::store::{Committed, SessionChange};
 
 use super::ledger::Ledger;
-use super::rows::{SessionColumns, Writes, kernel_count, replace};
+use super::rows::{Keys, Prepared, SessionColumns, Writes, kernel_count, replace};
 use super::{number_events, session_id};
-use crate::convert::{plain, to_doc};
+use crate::convert::to_doc;
 use crate::db::{Outcome, Tx, args};
 use crate::dialect::{LOCK_SESSIONS, statements};
 use crate::store::Store;
@@ -26,8 +26,7 @@ statements! {
 struct Head {
     version: i64,
     kernels: i64,
-    /// Owner and name, while it lives.
-    claim: Option<(String, String)>,
+    keys: Keys,
 }
 
 /// A transaction that commits changes. What is accepted is written later, together with others.
@@ -35,12 +34,10 @@ struct Head {
 struct Batch {
     heads: HashMap<SessionId, Head>,
     ledger: Ledger,
-    now: Timestamp,
     results: Vec<Result<Committed>>,
     /// Which results have not been written yet, and of which sessions.
     pending: Vec<usize>,
     pending_ids: HashSet<SessionId>,
-    /// Sessions, at the versions they were read at.
     replacements: Vec<SessionColumns>,
     writes: Writes,
 }
@@ -49,36 +46,48 @@ pub(super) async fn commit(store: &Store, changes: Vec<SessionChange>) -> Result
     if changes.is_empty() {
         return Ok(Vec::new());
     }
+    let now = store.0.clock.now();
+    let changes: Vec<_> = changes.into_iter().map(|change| Prepared::of(change, now)).collect();
     let mut tx = store.db().begin().await?;
-    let mut batch = Batch::open(&mut tx, &changes, store.0.clock.now()).await?;
+    let mut batch = Batch::open(&mut tx, &changes).await?;
     for change in changes {
-        batch.apply(&mut tx, change).await?;
+        let applied = match change {
+            Ok(prepared) => batch.apply(&mut tx, prepared).await?,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = applied {
+            batch.results.push(Err(refused));
+        }
     }
     batch.flush(&mut tx).await?;
     tx.commit().await?;
     Ok(batch.results)
 }
 
-async fn read_heads(tx: &mut Tx, changes: &[SessionChange]) -> Result<HashMap<SessionId, Head>> {
-    let ids: BTreeSet<_> = changes.iter().map(|change| change.session.id).collect();
+async fn read_heads<'a>(
+    tx: &mut Tx,
+    changes: impl Iterator<Item = &'a Prepared>,
+) -> Result<HashMap<SessionId, Head>> {
+    let ids: BTreeSet<_> = changes.map(|change| change.session().id).collect();
     let mut heads = HashMap::with_capacity(ids.len());
     for row in tx.rows(LOCK_SESSIONS, &args![to_doc(&ids)?]).await? {
-        let claim = if row.bool(5)? { Some((row.text(3)?, row.text(4)?)) } else { None };
-        let head = Head { version: row.int(1)?, kernels: row.int(2)?, claim };
-        heads.insert(session_id(&row.text(0)?)?, head);
+        let keys = Keys {
+            access_key: row.text(3)?,
+            name: row.text(4)?,
+            living: row.bool(5)?,
+            latest_at: row.int(6)?,
+            terminated_at: row.opt_int(7)?,
+        };
+        heads.insert(session_id(&row.text(0)?)?, Head { version: row.int(1)?, kernels: row.int(2)?, keys });
     }
     Ok(heads)
 }
 
 impl Batch {
-    async fn open(tx: &mut Tx, changes: &[SessionChange], now: Timestamp) -> Result<Self> {
-        let heads = read_heads(tx, changes).await?;
-        let guarded = changes.iter().filter(|change| change.guard_capacity);
-        let agents = guarded.flat_map(|change| rules::held_by(&change.session).into_keys());
+    async fn open(tx: &mut Tx, changes: &[Result<Prepared>]) -> Result<Self> {
         Ok(Self {
-            heads,
-            ledger: Ledger::open(tx, agents).await?,
-            now,
+            heads: read_heads(tx, changes.iter().flatten()).await?,
+            ledger: Ledger::open(tx, changes.iter().flatten()).await?,
             results: Vec::with_capacity(changes.len()),
             pending: Vec::new(),
             pending_ids: HashSet::new(),
@@ -87,72 +96,67 @@ impl Batch {
         })
     }
 
-    /// Decides on a change. An error here ends the whole transaction; a refusal is a result.
-    async fn apply(&mut self, tx: &mut Tx, change: SessionChange) -> Result<()> {
-        if self.pending_ids.contains(&change.session.id) {
+    /// Decides on a change. An error outside ends the whole transaction; one inside is a refusal, which concerns it alone.
+    async fn apply(&mut self, tx: &mut Tx, mut change: Prepared) -> Result<Result<()>> {
+        if self.pending_ids.contains(&change.session().id) {
             self.flush(tx).await?; // a second change of the same session comes after the first
         }
-        if let Err(refused) = self.check(&change) {
-            self.results.push(Err(refused));
-            return Ok(());
+        let head = match self.check(&change) {
+            Ok(head) => head,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let kernels = head.kernels;
+        let keys = change.columns.keys();
+        change.columns.keeps_indexes = head.keys == keys;
+        let claims = keys.claim().is_some_and(|claim| head.keys.claim() != Some(claim));
+        if claims && let Err(refused) = self.claim(tx, &change).await? {
+            return Ok(Err(refused));
         }
-        let SessionChange { mut session, events, .. } = change;
-        let claims = self.claims_a_name(&session);
-        let read_at = session.version;
-        session.version += 1;
-        let columns = SessionColumns { version: read_at, ..SessionColumns::of(&session)? };
-        if !claims {
-            self.replacements.push(columns);
-        } else if let Err(refused) = self.claim(tx, &session, columns).await? {
-            self.results.push(Err(refused));
-            return Ok(());
-        }
-        self.accept(session, events)
+        self.accept(change, kernels, keys, claims);
+        Ok(Ok(()))
     }
 
-    fn check(&self, change: &SessionChange) -> Result<()> {
-        let session = &change.session;
-        rules::require_kernels(session)?;
+    fn check(&self, change: &Prepared) -> Result<&Head> {
+        let session = change.session();
         let head = self.heads.get(&session.id).ok_or_else(|| rules::no_such_session(session.id))?;
-        if head.version != session.version {
-            return Err(rules::moved_on(session));
+        if head.version != change.read_at() {
+            return Err(rules::moved_on(session.id, change.read_at()));
         }
-        if change.guard_capacity { self.ledger.require_room(session) } else { Ok(()) }
-    }
-
-    /// Whether the session would live under another name than before. Only then can it find the name taken.
-    fn claims_a_name(&self, session: &Session) -> bool {
-        let claim = claim(session);
-        claim.is_some() && self.heads.get(&session.id).is_none_or(|head| head.claim != claim)
+        if change.guard_capacity {
+            self.ledger.require_room(session)?;
+        }
+        Ok(head)
     }
 
     /// Writes a session that claims a name at once: others before it may have given it up, and a refusal concerns it alone.
-    async fn claim(&mut self, tx: &mut Tx, session: &Session, columns: SessionColumns) -> Result<Result<()>> {
+    async fn claim(&mut self, tx: &mut Tx, change: &Prepared) -> Result<Result<()>> {
         self.flush(tx).await?;
         tx.execute(SAVE, &[]).await?;
-        let outcome = replace(tx, &[columns]).await?;
+        let outcome = replace(tx, std::slice::from_ref(&change.columns)).await?;
         if outcome == Outcome::Duplicate {
             tx.execute(RESTORE, &[]).await?;
         }
         tx.execute(FORGET, &[]).await?;
         Ok(match outcome {
             Outcome::Done(1) => Ok(()),
-            Outcome::Done(_) => Err(rules::moved_on(session)),
-            Outcome::Duplicate | Outcome::Dangling => Err(rules::name_taken(session)),
+            Outcome::Done(_) => Err(rules::moved_on(change.session().id, change.read_at())),
+            Outcome::Duplicate | Outcome::Dangling => Err(rules::name_taken(change.session())),
         })
     }
 
-    fn accept(&mut self, session: Session, events: Vec<NewEvent>) -> Result<()> {
-        let events: Vec<_> =
-            events.into_iter().map(|event| rules::session_event(&session, event, 0, self.now)).collect();
-        let before = self.heads.get(&session.id).map_or(0, |head| head.kernels);
-        self.writes.add(&session, before, &events)?;
-        self.ledger.enter(&session);
-        self.heads.insert(session.id, Head::of(&session));
-        self.pending.push(self.results.len());
+    /// Leaves the rest of a change to be written with others.
+    fn accept(&mut self, change: Prepared, kernels: i64, keys: Keys, is_replaced: bool) {
+        let session = change.session();
+        self.ledger.enter(session);
+        let head = Head { version: session.version, kernels: kernel_count(session), keys };
         self.pending_ids.insert(session.id);
-        self.results.push(Ok(Committed { session, events }));
-        Ok(())
+        self.heads.insert(session.id, head);
+        let (committed, row) = self.writes.add(change, kernels);
+        if !is_replaced {
+            self.replacements.push(row);
+        }
+        self.pending.push(self.results.len());
+        self.results.push(Ok(committed));
     }
 
     async fn flush(&mut self, tx: &mut Tx) -> Result<()> {
@@ -172,16 +176,4 @@ impl Batch {
         number_events(written.filter_map(|(_, result)| result.as_mut().ok()), seqs);
         Ok(())
     }
-}
-
-impl Head {
-    fn of(session: &Session) -> Self {
-        Self { version: session.version, kernels: kernel_count(session), claim: claim(session) }
-    }
-}
-
-/// What no other living session may have.
-fn claim(session: &Session) -> Option<(String, String)> {
-    let living = !session.status.is_dead();
-    living.then(|| (plain(session.owner.access_key.as_str()).into_owned(), plain(&session.name).into_owned()))
 }

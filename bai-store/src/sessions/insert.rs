@@ -3,11 +3,11 @@
 use bai_core::error::Result;
 use bai_core::memory::store::rules;
 use bai_core::port::store::{Committed, SessionChange};
-use bai_core::{Session, SessionId, Timestamp};
+use bai_core::{Session, SessionId};
 
 use super::ledger::Ledger;
 use super::number_events;
-use super::rows::{SessionColumns, Writes, insert_sessions};
+use super::rows::{Prepared, Writes, insert_sessions};
 use super::session_id;
 use crate::convert::plain;
 use crate::db::{Tx, args};
@@ -23,48 +23,31 @@ pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec
         return Ok(Vec::new());
     }
     let now = store.0.clock.now();
+    let new = new.into_iter().map(|mut change| {
+        change.session.version = 0;
+        Prepared::of(change, now)
+    });
+    let new = new.collect::<Result<Vec<_>>>()?;
     let mut tx = store.db().begin().await?;
-    let guarded = new.iter().filter(|change| change.guard_capacity);
-    let agents = guarded.flat_map(|change| rules::held_by(&change.session).into_keys());
-    let mut ledger = Ledger::open(&mut tx, agents).await?;
-    let mut batch = Batch::default();
-    for change in new {
-        batch.add(&mut ledger, change, now)?;
+    let mut ledger = Ledger::open(&mut tx, &new).await?;
+    let (mut writes, mut columns, mut done) = (Writes::default(), Vec::new(), Vec::new());
+    for prepared in new {
+        if prepared.guard_capacity {
+            ledger.require_room(prepared.session())?;
+        }
+        ledger.enter(prepared.session());
+        let (committed, row) = writes.add(prepared, 0);
+        columns.push(row);
+        done.push(committed);
     }
-    if let Some(refused) = insert_sessions(&mut tx, &batch.columns).await? {
-        let session = &batch.done[refused].session;
+    if let Some(refused) = insert_sessions(&mut tx, &columns).await? {
+        let session = &done[refused].session;
         return Err(rules::session_exists(occupant(&mut tx, session).await?, &session.name));
     }
-    let seqs = batch.writes.flush(&mut tx).await?;
-    number_events(batch.done.iter_mut(), seqs);
+    let seqs = writes.flush(&mut tx).await?;
+    number_events(done.iter_mut(), seqs);
     tx.commit().await?;
-    Ok(batch.done)
-}
-
-/// What is to be written, and what is answered then.
-#[derive(Debug, Default)]
-struct Batch {
-    columns: Vec<SessionColumns>,
-    writes: Writes,
-    done: Vec<Committed>,
-}
-
-impl Batch {
-    fn add(&mut self, ledger: &mut Ledger, change: SessionChange, now: Timestamp) -> Result<()> {
-        let SessionChange { mut session, events, guard_capacity } = change;
-        rules::require_kernels(&session)?;
-        if guard_capacity {
-            ledger.require_room(&session)?;
-        }
-        session.version = 1;
-        self.columns.push(SessionColumns::of(&session)?);
-        ledger.enter(&session);
-        let events: Vec<_> =
-            events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
-        self.writes.add(&session, 0, &events)?;
-        self.done.push(Committed { session, events });
-        Ok(())
-    }
+    Ok(done)
 }
 
 /// The session that has the id, or lives under the name.

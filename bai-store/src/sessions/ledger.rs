@@ -7,6 +7,7 @@ use bai_core::memory::store::rules;
 use bai_core::slots::ResourceSlots;
 use bai_core::{AgentId, Session, SessionId};
 
+use super::rows::Prepared;
 use super::session_id;
 use crate::convert::{from_doc, plain, to_doc};
 use crate::db::{Row, Tx, args};
@@ -27,11 +28,13 @@ struct Account {
 }
 
 impl Ledger {
-    /// Opens the accounts of agents. Others wait for these agents until the transaction ends; all lock them in the order of
-    /// their ids.
-    pub(super) async fn open(tx: &mut Tx, agents: impl IntoIterator<Item = &AgentId>) -> Result<Self> {
+    /// Opens the accounts of the agents that guarded changes place kernels on. Others wait for these agents until the
+    /// transaction ends; all lock them in the order of their ids.
+    pub(super) async fn open(tx: &mut Tx, changes: impl IntoIterator<Item = &Prepared>) -> Result<Self> {
+        let guarded = changes.into_iter().filter(|change| change.guard_capacity);
+        let agents = guarded.flat_map(|change| rules::held_by(change.session()).into_keys());
         let mut ledger = Self::default();
-        ledger.agents.extend(agents.into_iter().map(|agent| (agent.clone(), Account::default())));
+        ledger.agents.extend(agents.map(|agent| (agent.clone(), Account::default())));
         if ledger.agents.is_empty() {
             return Ok(ledger);
         }

@@ -3,9 +3,10 @@
 #[cfg(feature = "postgres")]
 use std::collections::HashSet;
 
+use bai_core::Timestamp;
 use bai_core::error::Result;
-use bai_core::memory::store::fields;
-use bai_core::port::store::SessionEvent;
+use bai_core::memory::store::{fields, rules};
+use bai_core::port::store::{Committed, SessionChange};
 use bai_core::session::{Kernel, Session};
 use serde::Serialize;
 
@@ -14,14 +15,30 @@ use crate::convert::{corrupt, micros, plain, to_doc};
 use crate::db::Arg;
 use crate::db::{Outcome, Tx, args};
 use crate::dialect::{ADD_EVENTS, Dialect, INSERT_SESSIONS, PUT_KERNELS, REPLACE_SESSIONS, statements};
+#[cfg(feature = "sqlite")]
+use crate::dialect::{REPLACE_KERNEL, REPLACE_UNINDEXED};
 
 statements! {
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
 }
 
+/// A change as rows. Put together before the transaction begins: others would wait meanwhile.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// What is answered: the session at its new version, and events whose numbers are not known yet.
+    pub(super) committed: Committed,
+    pub(super) guard_capacity: bool,
+    pub(super) columns: SessionColumns,
+    kernels: Vec<KernelColumns>,
+    events: Vec<EventColumns>,
+}
+
 /// The columns of a session.
 #[derive(Debug, Serialize)]
 pub(super) struct SessionColumns {
+    /// Whether it replaces a row from which nothing differs that an index has.
+    #[serde(skip)]
+    pub(super) keeps_indexes: bool,
     pub(super) id: String,
     pub(super) version: i64,
     pub(super) access_key: String,
@@ -50,8 +67,21 @@ pub(super) struct SessionColumns {
     pub(super) doc: String,
 }
 
+/// The columns of a session that indexes go by.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Keys {
+    pub(super) access_key: String,
+    pub(super) name: String,
+    pub(super) living: bool,
+    pub(super) latest_at: i64,
+    pub(super) terminated_at: Option<i64>,
+}
+
 #[derive(Debug, Serialize)]
 struct KernelColumns {
+    /// Whether there is a row for it.
+    #[serde(skip)]
+    is_known: bool,
     session_id: String,
     place: i64,
     id: String,
@@ -64,18 +94,59 @@ struct KernelColumns {
 
 #[derive(Debug, Serialize)]
 struct EventColumns {
+    /// Among those that are written together.
     place: usize,
     session_id: String,
     at: i64,
     doc: String,
 }
 
+impl Prepared {
+    /// # Errors
+    /// `Invalid` when the session has no kernel.
+    pub(super) fn of(change: SessionChange, now: Timestamp) -> Result<Self> {
+        let SessionChange { mut session, events, guard_capacity } = change;
+        rules::require_kernels(&session)?;
+        session.version += 1;
+        let columns = SessionColumns::of(&session)?;
+        let kernels =
+            (0..).zip(&session.kernels).map(|(place, kernel)| KernelColumns::of(&columns.id, place, kernel));
+        let kernels = kernels.collect::<Result<_>>()?;
+        let events: Vec<_> =
+            events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
+        let event_columns = events.iter().map(|event| {
+            let (session_id, at) = (columns.id.clone(), micros(event.at));
+            Ok(EventColumns { place: 0, session_id, at, doc: to_doc(event)? })
+        });
+        let event_columns = event_columns.collect::<Result<_>>()?;
+        let committed = Committed { session, events };
+        Ok(Self { committed, guard_capacity, columns, kernels, events: event_columns })
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.committed.session
+    }
+
+    /// The version that it changes.
+    pub(super) fn read_at(&self) -> i64 {
+        self.columns.version - 1
+    }
+}
+
+impl Keys {
+    /// What no other living session may have.
+    pub(super) fn claim(&self) -> Option<(&str, &str)> {
+        self.living.then_some((&self.access_key, &self.name))
+    }
+}
+
 impl SessionColumns {
-    pub(super) fn of(session: &Session) -> Result<Self> {
+    fn of(session: &Session) -> Result<Self> {
         let owner = &session.owner;
         let images: Vec<_> = session.kernels.iter().map(|kernel| kernel.image.as_str()).collect();
         let agents: Vec<_> = fields::agents(session).collect();
         Ok(Self {
+            keeps_indexes: false,
             id: session.id.to_string(),
             version: session.version,
             access_key: text(owner.access_key.as_str()),
@@ -105,9 +176,20 @@ impl SessionColumns {
         })
     }
 
+    /// What indexes go by.
+    pub(super) fn keys(&self) -> Keys {
+        Keys {
+            access_key: self.access_key.clone(),
+            name: self.name.clone(),
+            living: self.living,
+            latest_at: self.latest_at,
+            terminated_at: self.terminated_at,
+        }
+    }
+
     /// As arguments of one statement, in the order of the columns.
     #[cfg(feature = "sqlite")]
-    pub(super) fn args(&self) -> [Arg<'_>; 26] {
+    fn args(&self) -> [Arg<'_>; 26] {
         args![
             &self.id,
             self.version,
@@ -160,14 +242,15 @@ pub(super) async fn insert_sessions(tx: &mut Tx, sessions: &[SessionColumns]) ->
     }
 }
 
-/// Replaces sessions, each at the version it was read at. How many rows there were, or the constraint that one broke.
+/// Replaces sessions, each at the version before its own. How many rows there were, or the constraint that one broke.
 pub(super) async fn replace(tx: &mut Tx, sessions: &[SessionColumns]) -> Result<Outcome> {
     match tx.dialect() {
         #[cfg(feature = "sqlite")]
         Dialect::Sqlite => {
             let mut replaced = 0;
             for session in sessions {
-                match tx.try_execute(REPLACE_SESSIONS, &session.args()).await? {
+                let sql = if session.keeps_indexes { REPLACE_UNINDEXED } else { REPLACE_SESSIONS };
+                match tx.try_execute(sql, &session.args()).await? {
                     Outcome::Done(rows) => replaced += rows,
                     broken => return Ok(broken),
                 }
@@ -189,9 +272,10 @@ fn joined(texts: &[&str]) -> String {
 }
 
 impl KernelColumns {
-    fn of(session: &Session, place: i64, kernel: &Kernel) -> Result<Self> {
+    fn of(session_id: &str, place: i64, kernel: &Kernel) -> Result<Self> {
         Ok(Self {
-            session_id: session.id.to_string(),
+            is_known: false,
+            session_id: session_id.to_owned(),
             place,
             id: kernel.id.to_string(),
             image: text(&kernel.image),
@@ -200,6 +284,20 @@ impl KernelColumns {
             holds: !kernel.allocated.is_zero(),
             allocated: to_doc(&kernel.allocated)?,
         })
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn args(&self) -> [Arg<'_>; 8] {
+        args![
+            &self.session_id,
+            self.place,
+            &self.id,
+            &self.image,
+            self.agent_id.as_deref(),
+            self.status,
+            self.holds,
+            &self.allocated,
+        ]
     }
 }
 
@@ -217,40 +315,70 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Adds what belongs to a session; `before` is how many kernels it had.
-    pub(super) fn add(&mut self, session: &Session, before: i64, events: &[SessionEvent]) -> Result<()> {
-        for (place, kernel) in (0..).zip(&session.kernels) {
-            self.kernels.push(KernelColumns::of(session, place, kernel)?);
+    /// Adds what belongs to a session, and returns what is answered and its own row; `before` is how many kernels it had.
+    pub(super) fn add(&mut self, prepared: Prepared, before: i64) -> (Committed, SessionColumns) {
+        let Prepared { committed, columns, kernels, events, .. } = prepared;
+        let count = kernel_count(&committed.session);
+        if before > count {
+            self.shrunk.push((committed.session.id.to_string(), count));
         }
-        if before > kernel_count(session) {
-            self.shrunk.push((session.id.to_string(), kernel_count(session)));
-        }
+        self.kernels
+            .extend(kernels.into_iter().map(|row| KernelColumns { is_known: row.place < before, ..row }));
         for event in events {
-            let place = self.events.len();
-            let (session_id, at) = (session.id.to_string(), micros(event.at));
-            self.events.push(EventColumns { place, session_id, at, doc: to_doc(event)? });
+            self.events.push(EventColumns { place: self.events.len(), ..event });
         }
-        Ok(())
+        (committed, columns)
     }
 
     /// Writes everything, and returns the numbers of the events in the order they were added.
     pub(super) async fn flush(&mut self, tx: &mut Tx) -> Result<Vec<i64>> {
         let Self { kernels, shrunk, events } = std::mem::take(self);
         if !kernels.is_empty() {
-            tx.execute(PUT_KERNELS, &args![to_doc(&kernels)?]).await?;
+            put_kernels(tx, &kernels).await?;
         }
         for (session, gone_from) in shrunk {
             tx.execute(DROP_KERNELS, &args![session, gone_from]).await?;
         }
-        if events.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = tx.rows(ADD_EVENTS, &args![to_doc(&events)?]).await?;
-        let mut seqs: Vec<_> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
-        if seqs.len() != events.len() {
-            return Err(corrupt("session event", "new"));
-        }
-        seqs.sort_unstable(); // rows are returned in any order, but numbered in ours
-        Ok(seqs)
+        if events.is_empty() { Ok(Vec::new()) } else { add_events(tx, &events).await }
     }
+}
+
+async fn put_kernels(tx: &mut Tx, kernels: &[KernelColumns]) -> Result<()> {
+    match tx.dialect() {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            for kernel in kernels {
+                let args = kernel.args();
+                if !kernel.is_known || tx.execute(REPLACE_KERNEL, &args).await? == 0 {
+                    tx.execute(PUT_KERNELS, &args).await?;
+                }
+            }
+        }
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            tx.execute(PUT_KERNELS, &args![to_doc(&kernels)?]).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn add_events(tx: &mut Tx, events: &[EventColumns]) -> Result<Vec<i64>> {
+    let rows = match tx.dialect() {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            let mut rows = Vec::with_capacity(events.len());
+            for event in events {
+                rows.extend(tx.row(ADD_EVENTS, &args![&event.session_id, event.at, &event.doc]).await?);
+            }
+            rows
+        }
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => tx.rows(ADD_EVENTS, &args![to_doc(&events)?]).await?,
+    };
+    let mut seqs: Vec<_> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
+    if seqs.len() != events.len() {
+        return Err(corrupt("session event", "new"));
+    }
+    seqs.sort_unstable(); // rows are returned in any order, but numbered in ours
+    Ok(seqs)
 }

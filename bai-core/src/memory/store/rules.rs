@@ -86,10 +86,10 @@ pub fn no_such_session(id: SessionId) -> Error {
 }
 
 /// The refusal of a commit that comes too late.
-pub fn moved_on(session: &Session) -> Error {
+pub fn moved_on(session: SessionId, version: i64) -> Error {
     Error::of(code::SESSION_MOVED_ON, "the session has been changed by someone else")
-        .with("session", session.id)
-        .with("version", session.version)
+        .with("session", session)
+        .with("version", version)
 }
 
 /// The refusal of a commit under a name that another living session has.

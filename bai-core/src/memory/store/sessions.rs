@@ -82,7 +82,7 @@ impl Sessions {
         rules::require_kernels(session)?;
         let stored = self.rows.get(&session.id).ok_or_else(|| rules::no_such_session(session.id))?;
         if stored.version != session.version {
-            return Err(rules::moved_on(session));
+            return Err(rules::moved_on(session.id, session.version));
         }
         if self.name_taken(session).is_some() {
             return Err(rules::name_taken(session));
