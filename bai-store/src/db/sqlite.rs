@@ -50,6 +50,8 @@ struct Writer {
     connection: Arc<Mutex<Option<Connection>>>,
     /// Pages in the log after the last commit.
     log: Arc<AtomicI32>,
+    /// Held while the log is moved into the file.
+    move_log: Arc<Mutex<()>>,
 }
 
 struct Readers {
@@ -74,8 +76,7 @@ impl Sqlite {
     /// A database that is gone when it is closed.
     pub(super) fn in_memory() -> Result<Self> {
         let connection = Connection::open_in_memory().and_then(set_up).map_err(failed)?;
-        let writer = Writer { connection: Arc::new(Mutex::new(Some(connection))), log: Arc::default() };
-        Ok(Self { writer, readers: None })
+        Ok(Self { writer: Writer::new(connection, Arc::default()), readers: None })
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTx> {
@@ -109,6 +110,7 @@ impl Sqlite {
 
     /// Closes all connections, after what they are doing.
     pub(super) async fn close(&self) {
+        let _moved = self.writer.move_log.lock().await;
         if let Some(readers) = &self.readers
             && let Ok(_all) = readers.turn(READERS).await
         {
@@ -136,7 +138,21 @@ impl Writer {
             noted.store(pages, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { connection: Arc::new(Mutex::new(Some(connection))), log })
+        Ok(Self::new(connection, log))
+    }
+
+    fn new(connection: Connection, log: Arc<AtomicI32>) -> Self {
+        Self { connection: Arc::new(Mutex::new(Some(connection))), log, move_log: Arc::default() }
+    }
+
+    /// Moves the log into the file: most of it while others write, and what they have added meanwhile before the next one
+    /// writes, who then begins the log anew.
+    fn move_log(&self, path: &Path, _turn: OwnedMutexGuard<()>) {
+        let apart = Connection::open(path).and_then(|connection| checkpoint(&connection));
+        let rest = self.connection.blocking_lock().as_ref().map_or(Ok(()), checkpoint);
+        if let Err(error) = apart.and(rest) {
+            tracing::warn!(%error, "the log of the database stays longer");
+        }
     }
 
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<Connection>>> {
@@ -232,18 +248,14 @@ impl SqliteTx {
         consume_budget().await;
         run(self.connection()?, "COMMIT", &[]).map_err(failed)?;
         self.open = false;
-        if self.writer.log.load(Ordering::Relaxed) >= LOG_PAGES {
-            // The next writer waits for it, and nobody else.
-            drop(spawn_blocking(move || self.checkpoint()));
+        if self.writer.log.load(Ordering::Relaxed) >= LOG_PAGES
+            && let Ok(turn) = Arc::clone(&self.writer.move_log).try_lock_owned()
+            && let Some(path) = self.connection()?.path().map(PathBuf::from)
+        {
+            let writer = self.writer.clone();
+            drop(spawn_blocking(move || writer.move_log(&path, turn)));
         }
         Ok(())
-    }
-
-    fn checkpoint(&self) {
-        let Some(connection) = &*self.connection else { return };
-        if let Err(error) = connection.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
-            tracing::warn!(%error, "the log of the database stays longer");
-        }
     }
 
     #[cfg(test)]
@@ -261,6 +273,11 @@ impl Drop for SqliteTx {
             tracing::error!(%error, "a transaction was not taken back");
         }
     }
+}
+
+/// Moves what nobody reads any more from the log into the file.
+fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE).map(drop)
 }
 
 fn run(connection: &Connection, sql: &str, args: &[Arg<'_>]) -> rusqlite::Result<u64> {
