@@ -16,20 +16,21 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode, OpenFlags, Statement, ToSql, ffi};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
-use tokio::task::coop::consume_budget;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::Instant;
 
 use super::{Arg, Outcome, broken_row};
 
 /// Connections for reading beside the writing one.
 const READERS: u32 = 4;
-/// Pages of write-ahead log after which its content is moved into the file: 16 MiB, so that a busy store rarely pauses.
-const LOG_PAGES: i32 = 4096;
+/// Pages of write-ahead log after which its content is moved into the file: 32 MiB, so that a busy store rarely pauses.
+const LOG_PAGES: i32 = 8192;
 /// KiB of pages that the writing connection keeps in memory, with a minus sign as SQLite wants it: 16 MiB.
 const CACHE: i32 = -16384;
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 64;
+/// How long a transaction keeps its thread at a time.
+const TURN: Duration = Duration::from_millis(5);
 /// How long a write waits for another program that writes to the file.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
@@ -81,7 +82,7 @@ impl Sqlite {
 
     pub(super) async fn begin(&self) -> Result<SqliteTx> {
         let connection = self.writer.turn().await?;
-        let mut tx = SqliteTx { connection, writer: self.writer.clone(), open: false };
+        let mut tx = SqliteTx { connection, writer: self.writer.clone(), open: false, turn: Instant::now() };
         let deadline = Instant::now() + PATIENCE;
         while !tx.begin(Instant::now() >= deadline)? {
             tokio::time::sleep(BUSY_PAUSE).await;
@@ -148,7 +149,10 @@ impl Writer {
     /// Moves the log into the file: most of it while others write, and what they have added meanwhile before the next one
     /// writes, who then begins the log anew.
     fn move_log(&self, path: &Path, _turn: OwnedMutexGuard<()>) {
-        let apart = Connection::open(path).and_then(|connection| checkpoint(&connection));
+        let apart = Connection::open(path).and_then(|connection| {
+            connection.pragma_query(None, "schema_version", |_| Ok(()))?; // it finds out that there is a log
+            checkpoint(&connection)
+        });
         let rest = self.connection.blocking_lock().as_ref().map_or(Ok(()), checkpoint);
         if let Err(error) = apart.and(rest) {
             tracing::warn!(%error, "the log of the database stays longer");
@@ -203,6 +207,8 @@ pub(crate) struct SqliteTx {
     connection: OwnedMutexGuard<Option<Connection>>,
     writer: Writer,
     open: bool,
+    /// When it last got the thread.
+    turn: Instant,
 }
 
 impl SqliteTx {
@@ -220,8 +226,16 @@ impl SqliteTx {
         Ok(self.open)
     }
 
+    /// Lets other tasks have the thread now and then. Rarely: whoever waits to write waits longer for it.
+    async fn give_way(&mut self) {
+        if self.turn.elapsed() >= TURN {
+            yield_now().await;
+            self.turn = Instant::now();
+        }
+    }
+
     pub(super) async fn execute(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Outcome> {
-        consume_budget().await;
+        self.give_way().await;
         match run(self.connection()?, sql, args) {
             Ok(rows) => Ok(Outcome::Done(rows)),
             Err(error) => match error.sqlite_error().map(|error| error.extended_code) {
@@ -235,17 +249,17 @@ impl SqliteTx {
     }
 
     pub(super) async fn rows(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Cells>> {
-        consume_budget().await;
+        self.give_way().await;
         rows(self.connection()?, sql, args, true).map_err(failed)
     }
 
     pub(super) async fn script(&mut self, text: &str) -> Result<()> {
-        consume_budget().await;
+        self.give_way().await;
         self.connection()?.execute_batch(text).map_err(failed)
     }
 
     pub(super) async fn commit(mut self) -> Result<()> {
-        consume_budget().await;
+        self.give_way().await;
         run(self.connection()?, "COMMIT", &[]).map_err(failed)?;
         self.open = false;
         if self.writer.log.load(Ordering::Relaxed) >= LOG_PAGES
