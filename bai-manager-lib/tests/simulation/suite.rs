@@ -14,7 +14,7 @@ const SEEDS: &[u64] = &[1, 6, 7, 14, 17, 1031];
 /// Of these the story is told twice.
 const TWICE: &[u64] = &[2];
 /// A run with many agents: its seed and how many.
-const MANY: (u64, usize) = (5, 1_000);
+const MANY: (u64, usize) = (5, 2_000);
 
 /// A name, and what says whether all is well.
 type Test = (&'static str, fn() -> bool);
