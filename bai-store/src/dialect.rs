@@ -94,10 +94,8 @@ macro_rules! sessions_in_json {
     };
 }
 
-/// Where SQLite takes the columns of one row, PostgreSQL takes a list of rows in JSON: to the one a call costs less than taking
-/// JSON apart, to the other it costs a round trip.
-///
-/// The guarded update of sessions, whose version must be one less than that given.
+/// The guarded update of sessions, whose version must be one less than that given. Here and below, SQLite takes the columns of one
+/// row, since a call costs it less than taking JSON apart; PostgreSQL takes a list of rows, since a call is a round trip.
 pub(crate) const REPLACE_SESSIONS: Sql = Sql {
     sqlite: concat!(
         "UPDATE sessions SET access_key = $3, name = $4, living = $5, terminated_at = $21, latest_at = $23, ",
@@ -119,6 +117,7 @@ pub(crate) const REPLACE_SESSIONS: Sql = Sql {
 
 /// The same for sessions that keep what indexes go by. PostgreSQL sees that for itself; SQLite writes every index of a column that
 /// is set, equal or not.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 pub(crate) const REPLACE_UNINDEXED: Sql =
     Sql { sqlite: concat!("UPDATE sessions SET ", unindexed_columns!()), ..REPLACE_SESSIONS };
 
@@ -153,6 +152,7 @@ pub(crate) const PUT_KERNELS: Sql = sql!(
 );
 
 /// A kernel that still is where it was: no index changes.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 pub(crate) const REPLACE_KERNEL: Sql = Sql::same(
     "UPDATE kernels SET id = $3, image = $4, status = $6, allocated = $8
      WHERE session_id = $1 AND place = $2 AND agent_id IS NOT DISTINCT FROM $5 AND holds = $7",

@@ -81,6 +81,7 @@ pub(super) struct Keys {
 struct KernelColumns {
     /// Whether there is a row for it.
     #[serde(skip)]
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
     is_known: bool,
     session_id: String,
     place: i64,
