@@ -41,7 +41,7 @@ impl SessionStore for Store {
         capability
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         insert::insert(self, new).await
     }
 

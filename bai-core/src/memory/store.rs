@@ -60,10 +60,10 @@ impl SessionStore for MemoryStore {
         StoreCapability { exclusive: true }
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         let now = self.clock.now();
         let State { sessions, agents, .. } = &mut *self.state.lock();
-        sessions.insert(new, agents, now)
+        Ok(new.into_iter().map(|change| sessions.insert(change, agents, now)).collect())
     }
 
     async fn commit(&self, changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {

@@ -1,9 +1,8 @@
 //! Group commit: changes that arrive while the store is busy go to it together with the next call.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use bai_core::error::code;
-use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, SessionChange};
 use bai_core::{Error, ErrorKind, Result, Session};
 use tokio::sync::{mpsc, oneshot};
@@ -77,17 +76,21 @@ pub(crate) async fn serve(core: Arc<Core>, mut queue: mpsc::Receiver<Job>) {
             () = core.tasks.draining(), if !queue.is_closed() => queue.close(),
         }
         let (inserts, commits): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| job.insert);
-        insert_all(inserts, &*store, &core).await;
-        commit_all(commits, &*store, &core).await;
+        store_all(inserts, &core, |changes| store.insert(changes)).await;
+        store_all(commits, &core, |changes| store.commit(changes)).await;
     }
 }
 
-async fn commit_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb) {
+/// Makes one call for all jobs, and answers each.
+async fn store_all<F>(jobs: Vec<Job>, sink: &dyn Absorb, call: impl FnOnce(Vec<SessionChange>) -> F)
+where
+    F: Future<Output = Result<Vec<Result<Committed>>>>,
+{
     if jobs.is_empty() {
         return;
     }
     let (changes, replies): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.change, job.reply)).unzip();
-    match store.commit(changes).await {
+    match call(changes).await {
         Ok(results) => {
             replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result, sink));
         }
@@ -97,35 +100,6 @@ async fn commit_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb)
                 answer(reply, Err(again(&error)), sink);
             }
         }
-    }
-}
-
-async fn insert_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb) {
-    if jobs.len() > 1 {
-        let changes = jobs.iter().map(|job| job.change.clone()).collect();
-        match store.insert(changes).await {
-            Ok(all) => {
-                jobs.into_iter().zip(all).for_each(|(job, committed)| answer(job.reply, Ok(committed), sink));
-                return;
-            }
-            // One of them is refused: find out which.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                sink.doubt();
-                for job in jobs {
-                    answer(job.reply, Err(again(&error)), sink);
-                }
-                return;
-            }
-        }
-    }
-    for job in jobs {
-        let result = store.insert(vec![job.change]).await;
-        if result.as_ref().is_err_and(|error| error.kind() != ErrorKind::AlreadyExists) {
-            sink.doubt();
-        }
-        let missing = || Error::of(code::STORE_FAILED, "the store has not answered for the session");
-        answer(job.reply, result.and_then(|mut all| all.pop().ok_or_else(missing)), sink);
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bai_core::port::agent::KernelRef;
-use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Result, Session, SessionId, SessionStatus};
+use bai_core::{
+    AccessKey, AgentId, Kernel, KernelId, ResourceSlots, Result, Session, SessionId, SessionStatus,
+};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -97,10 +99,13 @@ impl Registry {
         {
             return Replaced::Stale;
         }
-        if let Some(old) = &old {
-            state.drop_indexes(old);
-        } else {
-            state.pending.arrived(session.id);
+        match &old {
+            Some(old) if same_indexes(old, &session) => {
+                state.follow(session);
+                return Replaced::Older(old.clone());
+            }
+            Some(old) => state.drop_indexes(old),
+            None => state.pending.arrived(session.id),
         }
         if session.status.is_dead() {
             state.remove(session);
@@ -130,11 +135,17 @@ impl Registry {
         self.all().into_iter().filter(|session| session.resource_group == group).collect()
     }
 
-    /// Living sessions with a kernel on the agent.
-    pub(crate) fn on_agent(&self, agent: &AgentId) -> Vec<Arc<Session>> {
+    /// The living kernels of sessions on the agent that `wanted` picks.
+    pub(crate) fn on_agent(&self, agent: &AgentId, wanted: impl Fn(KernelRef) -> bool) -> Vec<KernelRef> {
         let state = self.state.read();
         let ids = state.placed.get(agent).into_iter().flatten();
-        ids.filter_map(|id| state.sessions.get(id)).map(|entry| entry.borrow().clone()).collect()
+        let mut found = Vec::new();
+        for session in ids.filter_map(|id| state.sessions.get(id)).map(watch::Sender::borrow) {
+            let here = |kernel: &&Kernel| kernel.agent.as_ref() == Some(agent) && !kernel.status.is_dead();
+            found
+                .extend(session.kernels.iter().filter(here).map(kernel_ref).filter(|kernel| wanted(*kernel)));
+        }
+        found
     }
 
     /// What living kernels hold on each agent.
@@ -164,6 +175,11 @@ impl State {
         for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
             self.placed.entry(agent.clone()).or_default().insert(session.id);
         }
+        self.follow(session);
+    }
+
+    /// Takes the session itself, as far as it is not in an index.
+    fn follow(&mut self, session: Arc<Session>) {
         match self.sessions.get(&session.id) {
             Some(entry) => _ = entry.send_replace(session),
             None => _ = self.sessions.insert(session.id, watch::Sender::new(session)),
@@ -226,6 +242,20 @@ impl Graves {
             self.ids.remove(&oldest);
         }
     }
+}
+
+/// Whether two versions of a session are found by the same things.
+fn same_indexes(old: &Session, new: &Session) -> bool {
+    let mut kernels = old.kernels.iter().zip(&new.kernels);
+    let is_settled =
+        |session: &Session| session.status != SessionStatus::Pending && !session.status.is_dead();
+    is_settled(old)
+        && is_settled(new)
+        && old.name == new.name
+        && old.owner.access_key == new.owner.access_key
+        && old.resource_group == new.resource_group
+        && old.kernels.len() == new.kernels.len()
+        && kernels.all(|(old, new)| old.id == new.id && old.agent == new.agent)
 }
 
 fn name_key(session: &Session) -> (AccessKey, String) {

@@ -70,10 +70,10 @@ impl SessionStore for StoreLink {
         StoreCapability::default() // shared
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         self.reach(|store, manager| async move {
             let done = store.rows.insert(new).await?;
-            for committed in &done {
+            for committed in done.iter().flatten() {
                 store.ledger.enter(&manager, &committed.session);
             }
             Ok(done)

@@ -20,7 +20,8 @@ async fn main() -> Result<()> {
     let dir = tempfile::TempDir::new().map_err(failed)?;
     let store = Store::open_sqlite(dir.path().join("bai.db"), Options::new([1; 32])).await?;
     let new = (0..TOGETHER).map(|n| fixture::change_with(fixture::session(&format!("s{n}")), "enqueued"));
-    let mut sessions = store.insert(new.collect()).await?;
+    let results = store.insert(new.collect()).await?;
+    let mut sessions = results.into_iter().collect::<Result<Vec<_>>>()?;
 
     let mut one = sessions.remove(0);
     let singles = time(SINGLES, async |_| {
