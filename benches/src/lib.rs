@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use bai_core::{Error, ErrorKind};
 use serde_json::json;
 
+/// As in the daemons.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs `step` `count` times and returns the durations, shortest first.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<Repo
 async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<KernelRef>> {
     let mut kernels: Vec<_> = report.kernels.iter().collect();
     kernels.sort_by_key(|kernel| kernel.session);
-    let mut unknown = Vec::new();
+    let (mut unknown, mut ours) = (Vec::new(), 0);
     let mut news = Vec::new();
     for kernels in kernels.chunk_by(|one, other| one.session == other.session) {
         let id = kernels[0].session;
@@ -62,7 +62,10 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
             if !is_ours(&session, &report.agent, kernel.kernel) {
                 unknown.push(kernel.kernel);
                 core.mark(&report.agent, Item::Stale(kernel.kernel));
-            } else if matches!(kernel.stage, KernelStage::Exited(_) | KernelStage::Failed { .. }) {
+                continue;
+            }
+            ours += 1;
+            if matches!(kernel.stage, KernelStage::Exited(_) | KernelStage::Failed { .. }) {
                 core.mark(&report.agent, Item::Kernel(kernel.kernel.id));
             }
         }
@@ -74,7 +77,7 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
         }
     }
     join_all(news).await;
-    notice_missing(core, report);
+    notice_missing(core, report, ours);
     unknown.sort_unstable();
     Ok(unknown)
 }
@@ -242,10 +245,13 @@ fn is_retryable(code: &str) -> bool {
     })
 }
 
-/// Has kernels looked after that should be on the agent and are not in its list.
-fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
-    let listed: HashSet<_> = report.kernels.iter().map(|kernel| kernel.kernel).collect();
-    let missing = core.registry.on_agent(&report.agent, |kernel| !listed.contains(&kernel));
+/// Has kernels looked after that should be on the agent and are not in its list, of which `ours` are those of our records.
+fn notice_missing(core: &Arc<Core>, report: &AgentReport, ours: usize) {
+    let mut missing = Vec::new();
+    if core.registry.count_on(&report.agent) != ours {
+        let listed: HashSet<_> = report.kernels.iter().map(|kernel| kernel.kernel).collect();
+        missing = core.registry.on_agent(&report.agent, |kernel| !listed.contains(&kernel));
+    }
     core.agents.note_missing(&report.agent, &missing);
     for kernel in missing {
         core.mark(&report.agent, Item::Kernel(kernel.id));

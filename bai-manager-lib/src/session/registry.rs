@@ -24,14 +24,22 @@ struct State {
     sessions: HashMap<SessionId, watch::Sender<Arc<Session>>>,
     names: HashMap<(AccessKey, String), SessionId>,
     kernels: HashMap<KernelId, SessionId>,
-    /// Sessions with a kernel on the agent.
-    placed: HashMap<AgentId, HashSet<SessionId>>,
+    /// What is on each agent that has something.
+    placed: HashMap<AgentId, Placed>,
     /// Sessions that have died lately: an old read must not bring them back.
     graves: Graves,
     /// Pending sessions of each resource group that has some.
     queued: HashMap<String, HashSet<SessionId>>,
     /// What waits of each keypair.
     pending: Pending,
+}
+
+/// Sessions with a kernel on an agent.
+#[derive(Debug, Default)]
+struct Placed {
+    sessions: HashSet<SessionId>,
+    /// How many kernels of theirs are there, dead ones included.
+    kernels: usize,
 }
 
 /// A session that is about to be enqueued.
@@ -135,10 +143,15 @@ impl Registry {
         self.all().into_iter().filter(|session| session.resource_group == group).collect()
     }
 
+    /// How many kernels of living sessions the agent has, or had.
+    pub(crate) fn count_on(&self, agent: &AgentId) -> usize {
+        self.state.read().placed.get(agent).map_or(0, |placed| placed.kernels)
+    }
+
     /// The living kernels of sessions on the agent that `wanted` picks.
     pub(crate) fn on_agent(&self, agent: &AgentId, wanted: impl Fn(KernelRef) -> bool) -> Vec<KernelRef> {
         let state = self.state.read();
-        let ids = state.placed.get(agent).into_iter().flatten();
+        let ids = state.placed.get(agent).into_iter().flat_map(|placed| &placed.sessions);
         let mut found = Vec::new();
         for session in ids.filter_map(|id| state.sessions.get(id)).map(watch::Sender::borrow) {
             let here = |kernel: &&Kernel| kernel.agent.as_ref() == Some(agent) && !kernel.status.is_dead();
@@ -173,7 +186,9 @@ impl State {
             self.kernels.insert(kernel.id, session.id);
         }
         for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
-            self.placed.entry(agent.clone()).or_default().insert(session.id);
+            let placed = self.placed.entry(agent.clone()).or_default();
+            placed.sessions.insert(session.id);
+            placed.kernels += 1;
         }
         self.follow(session);
     }
@@ -211,9 +226,10 @@ impl State {
             self.names.remove(&key);
         }
         for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
-            if let Some(sessions) = self.placed.get_mut(agent) {
-                sessions.remove(&session.id);
-                if sessions.is_empty() {
+            if let Some(placed) = self.placed.get_mut(agent) {
+                placed.sessions.remove(&session.id);
+                placed.kernels -= 1;
+                if placed.kernels == 0 {
                     self.placed.remove(agent);
                 }
             }

@@ -16,7 +16,7 @@ use crate::db::Arg;
 use crate::db::{Outcome, Tx, args};
 use crate::dialect::{ADD_EVENTS, Dialect, INSERT_SESSIONS, PUT_KERNELS, REPLACE_SESSIONS, statements};
 #[cfg(feature = "sqlite")]
-use crate::dialect::{REPLACE_KERNEL, REPLACE_UNINDEXED};
+use crate::dialect::{QUEUE_EVENTS, REPLACE_KERNEL, REPLACE_UNINDEXED};
 
 statements! {
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
@@ -369,6 +369,9 @@ async fn add_events(tx: &mut Tx, events: &[EventColumns]) -> Result<Vec<i64>> {
             let mut rows = Vec::with_capacity(events.len());
             for event in events {
                 rows.extend(tx.row(ADD_EVENTS, &args![&event.session_id, event.at, &event.doc]).await?);
+            }
+            if let Some(first) = rows.first() {
+                tx.execute(QUEUE_EVENTS, &args![first.int(0)?]).await?;
             }
             rows
         }
