@@ -22,6 +22,8 @@ use crate::status::{SessionStatus, named_enum};
 pub struct StoreCapability {
     /// No other process writes to it, so a cache in front of it never goes stale.
     pub exclusive: bool,
+    /// How many calls that write are best under way at a time; 0 stands for 1.
+    pub parallel_commits: usize,
 }
 
 /// An event to append with a commit.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bai_core::port::store::{Committed, SessionChange};
 use bai_core::{Error, ErrorKind, Result, Session};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::manager::core::Core;
 
@@ -63,26 +64,34 @@ pub(crate) trait Absorb: Send + Sync {
 
 /// Serves the queue until the manager drains.
 pub(crate) async fn serve(core: Arc<Core>, mut queue: mpsc::Receiver<Job>) {
-    let store = core.backends.sessions.clone();
+    let most = core.backends.sessions.capability().parallel_commits.max(1);
+    let mut calls = JoinSet::new();
     let mut jobs = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
             biased;
-            count = queue.recv_many(&mut jobs, BATCH) => {
+            Some(_) = calls.join_next() => {} // a call that has panicked has answered nobody, and all know that
+            count = queue.recv_many(&mut jobs, BATCH), if calls.len() < most => {
                 if count == 0 {
-                    return;
+                    break;
                 }
+                let (inserts, commits): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| job.insert);
+                calls.spawn(store_all(core.clone(), inserts, commits));
             }
             () = core.tasks.draining(), if !queue.is_closed() => queue.close(),
         }
-        let (inserts, commits): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| job.insert);
-        store_all(inserts, &core, |changes| store.insert(changes)).await;
-        store_all(commits, &core, |changes| store.commit(changes)).await;
     }
+    while calls.join_next().await.is_some() {}
+}
+
+async fn store_all(core: Arc<Core>, inserts: Vec<Job>, commits: Vec<Job>) {
+    let store = &core.backends.sessions;
+    answer_all(inserts, &core, |changes| store.insert(changes)).await;
+    answer_all(commits, &core, |changes| store.commit(changes)).await;
 }
 
 /// Makes one call for all jobs, and answers each.
-async fn store_all<F>(jobs: Vec<Job>, sink: &dyn Absorb, call: impl FnOnce(Vec<SessionChange>) -> F)
+async fn answer_all<F>(jobs: Vec<Job>, sink: &dyn Absorb, call: impl FnOnce(Vec<SessionChange>) -> F)
 where
     F: Future<Output = Result<Vec<Result<Committed>>>>,
 {

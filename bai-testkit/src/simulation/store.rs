@@ -67,7 +67,10 @@ impl StoreLink {
 #[async_trait]
 impl SessionStore for StoreLink {
     fn capability(&self) -> StoreCapability {
-        StoreCapability::default() // shared
+        // Shared by several managers, as one that several connections write to.
+        let mut capability = StoreCapability::default();
+        capability.parallel_commits = 2;
+        capability
     }
 
     async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
