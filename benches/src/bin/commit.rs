@@ -10,6 +10,9 @@ use bai_core::{Error, ErrorKind, Result};
 use bai_store::{Options, Store};
 use bai_testkit::fixture;
 
+#[global_allocator]
+static ALLOCATOR: bai_benches::Allocator = bai_benches::Allocator;
+
 const SINGLES: usize = 1000;
 const TOGETHER: u32 = 200;
 const ROUNDS: usize = 20;
