@@ -124,6 +124,9 @@ pub(crate) enum Tx {
     Sqlite(sqlite::SqliteTx),
     #[cfg(feature = "postgres")]
     Postgres(postgres::PgTx),
+    /// Of one statement that writes, which needs no other to begin or end it.
+    #[cfg(feature = "postgres")]
+    Single(sqlx::PgPool),
 }
 
 impl Db {
@@ -161,6 +164,16 @@ impl Db {
             Self::Sqlite(db) => db.begin().await.map(Tx::Sqlite),
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => pool.begin().await.map(Tx::Postgres).map_err(postgres::failed),
+        }
+    }
+
+    /// As [`Db::begin`], for one statement that writes; others may only read. Where a statement is a round trip, it saves two.
+    pub(crate) async fn begin_single(&self) -> Result<Tx> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => self.begin().await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => Ok(Tx::Single(pool.clone())),
         }
     }
 
@@ -220,7 +233,7 @@ impl Tx {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => Dialect::Sqlite,
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => Dialect::Postgres,
+            Self::Postgres(_) | Self::Single(_) => Dialect::Postgres,
         }
     }
 
@@ -235,6 +248,8 @@ impl Tx {
             Self::Sqlite(tx) => tx.execute(sql.sqlite, args).await,
             #[cfg(feature = "postgres")]
             Self::Postgres(tx) => postgres::execute(&mut **tx, sql.postgres, args).await,
+            #[cfg(feature = "postgres")]
+            Self::Single(pool) => postgres::execute(&*pool, sql.postgres, args).await,
         }
     }
 
@@ -245,6 +260,8 @@ impl Tx {
             Self::Sqlite(tx) => tx.rows(sql.sqlite, args).await.map(sqlite_rows),
             #[cfg(feature = "postgres")]
             Self::Postgres(tx) => postgres::rows(&mut **tx, sql.postgres, args).await.map(postgres_rows),
+            #[cfg(feature = "postgres")]
+            Self::Single(pool) => postgres::rows(&*pool, sql.postgres, args).await.map(postgres_rows),
         }
     }
 
@@ -259,7 +276,9 @@ impl Tx {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(tx) => tx.script(text).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => postgres::script(tx, text).await,
+            Self::Postgres(tx) => postgres::script(&mut **tx, text).await,
+            #[cfg(feature = "postgres")]
+            Self::Single(pool) => postgres::script(&*pool, text).await,
         }
     }
 
@@ -269,6 +288,8 @@ impl Tx {
             Self::Sqlite(tx) => tx.commit().await,
             #[cfg(feature = "postgres")]
             Self::Postgres(tx) => tx.commit().await.map_err(postgres::failed),
+            #[cfg(feature = "postgres")]
+            Self::Single(_) => Ok(()),
         }
     }
 }
@@ -316,6 +337,8 @@ mod prepare {
                 Self::Sqlite(tx) => tx.prepare(sql.sqlite),
                 #[cfg(feature = "postgres")]
                 Self::Postgres(tx) => postgres::prepare(tx, sql.postgres).await,
+                #[cfg(feature = "postgres")]
+                Self::Single(_) => Ok(()),
             }
         }
     }

@@ -94,15 +94,11 @@ macro_rules! sessions_in_json {
     };
 }
 
-/// The guarded update of sessions, whose version must be one less than that given. Here and below, SQLite takes the columns of one
-/// row, since a call costs it less than taking JSON apart; PostgreSQL takes a list of rows, since a call is a round trip.
-pub(crate) const REPLACE_SESSIONS: Sql = Sql {
-    sqlite: concat!(
-        "UPDATE sessions SET access_key = $3, name = $4, living = $5, terminated_at = $21, latest_at = $23, ",
-        unindexed_columns!()
-    ),
-    postgres: concat!(
-        "UPDATE sessions SET version = r.version, access_key = r.access_key, name = r.name,
+/// The guarded update of sessions, for PostgreSQL.
+macro_rules! replace_in_json {
+    () => {
+        concat!(
+            "UPDATE sessions SET version = r.version, access_key = r.access_key, name = r.name,
      living = r.living, user_id = r.user_id, user_email = r.user_email, domain = r.domain, project_id = r.project_id,
      project = r.project, resource_group = r.resource_group, session_type = r.session_type,
      cluster_mode = r.cluster_mode, cluster_size = r.cluster_size, status = r.status, status_info = r.status_info,
@@ -110,8 +106,64 @@ pub(crate) const REPLACE_SESSIONS: Sql = Sql {
      terminated_at = r.terminated_at, scheduled_at = r.scheduled_at, latest_at = r.latest_at,
      image_list = r.image_list, agent_list = r.agent_list, doc = r.doc
      ",
-        sessions_in_json!(),
-        " WHERE sessions.id = r.id AND sessions.version = r.version - 1"
+            sessions_in_json!(),
+            " WHERE sessions.id = r.id AND sessions.version = r.version - 1"
+        )
+    };
+}
+
+/// What becomes of a kernel whose place is taken.
+macro_rules! kernel_is_there {
+    () => {
+        "ON CONFLICT (session_id, place) DO UPDATE SET id = excluded.id, image = excluded.image,
+         agent_id = excluded.agent_id, status = excluded.status, holds = excluded.holds, allocated = excluded.allocated"
+    };
+}
+
+/// What belongs to sessions, for PostgreSQL: kernels, and events in the order of `place`, which is also the one of their numbers. It
+/// ends with the ids that `changed` has and with these numbers, as lists in JSON.
+macro_rules! rest_in_json {
+    ($which:literal) => {
+        concat!(
+            ", put AS (INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
+       SELECT r.session_id, r.place, r.id, r.image, r.agent_id, r.status, r.holds, r.allocated
+       FROM json_to_recordset(CAST($2 AS json)) AS r (session_id TEXT, place BIGINT, id TEXT, image TEXT,
+       agent_id TEXT, status TEXT, holds BOOLEAN, allocated TEXT) ",
+            $which,
+            " ",
+            kernel_is_there!(),
+            "),
+     added AS (INSERT INTO session_events (session_id, at, doc)
+       SELECT r.session_id, r.at, r.doc FROM json_to_recordset(CAST($3 AS json))
+       AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT) ",
+            $which,
+            " ORDER BY r.place RETURNING seq),
+     queued AS (INSERT INTO outbox (seq) SELECT seq FROM added)
+     SELECT CAST((SELECT COALESCE(json_agg(id), '[]') FROM changed) AS TEXT),
+       CAST((SELECT COALESCE(json_agg(seq ORDER BY seq), '[]') FROM added) AS TEXT)"
+        )
+    };
+}
+
+/// The guarded update of sessions, whose version must be one less than that given. Here and below, SQLite takes the columns of one
+/// row, since a call costs it less than taking JSON apart; PostgreSQL takes a list of rows, since a call is a round trip.
+pub(crate) const REPLACE_SESSIONS: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE sessions SET access_key = $3, name = $4, living = $5, terminated_at = $21, latest_at = $23, ",
+        unindexed_columns!()
+    ),
+    postgres: replace_in_json!(),
+};
+
+/// The same with kernels (`$2`) and events (`$3`) of the sessions, for PostgreSQL: one round trip for all.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub(crate) const REPLACE_ALL: Sql = Sql {
+    sqlite: "SELECT 1",
+    postgres: concat!(
+        "WITH changed AS (",
+        replace_in_json!(),
+        " RETURNING sessions.id)",
+        rest_in_json!("WHERE TRUE")
     ),
 };
 
@@ -121,35 +173,38 @@ pub(crate) const REPLACE_SESSIONS: Sql = Sql {
 pub(crate) const REPLACE_UNINDEXED: Sql =
     Sql { sqlite: concat!("UPDATE sessions SET ", unindexed_columns!()), ..REPLACE_SESSIONS };
 
-/// New sessions, unless an id or the name of a living one is taken: the ids of those that are in.
-pub(crate) const INSERT_SESSIONS: Sql = Sql {
-    sqlite: concat!(
-        "INSERT INTO sessions (",
-        session_columns!(),
-        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-         $24, $25, $26) ON CONFLICT DO NOTHING RETURNING id"
-    ),
+/// A new session, unless its id or the name of a living one is taken: its id if it is in.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+pub(crate) const INSERT_SESSION: Sql = Sql::same(concat!(
+    "INSERT INTO sessions (",
+    session_columns!(),
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+     $24, $25, $26) ON CONFLICT DO NOTHING RETURNING id"
+));
+
+/// The same for many with kernels and events, for PostgreSQL.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub(crate) const INSERT_ALL: Sql = Sql {
+    sqlite: "SELECT 1",
     postgres: concat!(
-        "INSERT INTO sessions (",
+        "WITH changed AS (INSERT INTO sessions (",
         session_columns!(),
         ") SELECT ",
         session_columns!(),
         " ",
         sessions_in_json!(),
-        " ON CONFLICT DO NOTHING RETURNING id"
+        " ON CONFLICT DO NOTHING RETURNING id)",
+        rest_in_json!("WHERE r.session_id IN (SELECT id FROM changed)")
     ),
 };
 
 /// Kernels by their place in the session.
-pub(crate) const PUT_KERNELS: Sql = sql!(
-    "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated) ",
-    sqlite: "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    postgres: "SELECT r.session_id, r.place, r.id, r.image, r.agent_id, r.status, r.holds, r.allocated
-     FROM json_to_recordset(CAST($1 AS json)) AS r (session_id TEXT, place BIGINT, id TEXT, image TEXT,
-     agent_id TEXT, status TEXT, holds BOOLEAN, allocated TEXT) WHERE TRUE",
-    " ON CONFLICT (session_id, place) DO UPDATE SET id = excluded.id, image = excluded.image,
-     agent_id = excluded.agent_id, status = excluded.status, holds = excluded.holds, allocated = excluded.allocated"
-);
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+pub(crate) const PUT_KERNEL: Sql = Sql::same(concat!(
+    "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ",
+    kernel_is_there!()
+));
 
 /// A kernel that still is where it was: no index changes.
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
@@ -158,15 +213,10 @@ pub(crate) const REPLACE_KERNEL: Sql = Sql::same(
      WHERE session_id = $1 AND place = $2 AND agent_id IS NOT DISTINCT FROM $5 AND holds = $7",
 );
 
-/// Events in the order of `place`, which is also the one of their numbers. PostgreSQL queues them in the same round trip.
-pub(crate) const ADD_EVENTS: Sql = Sql {
-    sqlite: "INSERT INTO session_events (session_id, at, doc) VALUES ($1, $2, $3) RETURNING seq",
-    postgres: "WITH new AS (INSERT INTO session_events (session_id, at, doc)
-       SELECT r.session_id, r.at, r.doc FROM json_to_recordset(CAST($1 AS json))
-       AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT) ORDER BY r.place RETURNING seq),
-     queued AS (INSERT INTO outbox (seq) SELECT seq FROM new)
-     SELECT seq FROM new",
-};
+/// An event of a session.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+pub(crate) const ADD_EVENT: Sql =
+    Sql::same("INSERT INTO session_events (session_id, at, doc) VALUES ($1, $2, $3) RETURNING seq");
 
 /// Queues the events from `$1` on, which nobody else can have added, for publishing.
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
@@ -189,10 +239,12 @@ pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
     ("HELD", HELD),
     ("REPLACE_SESSIONS", REPLACE_SESSIONS),
     ("REPLACE_UNINDEXED", REPLACE_UNINDEXED),
-    ("INSERT_SESSIONS", INSERT_SESSIONS),
-    ("PUT_KERNELS", PUT_KERNELS),
+    ("REPLACE_ALL", REPLACE_ALL),
+    ("INSERT_SESSION", INSERT_SESSION),
+    ("INSERT_ALL", INSERT_ALL),
+    ("PUT_KERNEL", PUT_KERNEL),
     ("REPLACE_KERNEL", REPLACE_KERNEL),
-    ("ADD_EVENTS", ADD_EVENTS),
+    ("ADD_EVENT", ADD_EVENT),
     ("QUEUE_EVENTS", QUEUE_EVENTS),
     ("MARK_PUBLISHED", MARK_PUBLISHED),
 ];

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use bai_core::error::{Error, ErrorKind, Result, code};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Executor, PgExecutor, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgExecutor, PgPool};
 
 use super::{Arg, Outcome, broken_row};
+
+/// A connection that has not been used for so long may have been cut: it is asked, which takes a round trip.
+const REST: Duration = Duration::from_secs(1);
 
 pub(crate) type PgTx = sqlx::Transaction<'static, sqlx::Postgres>;
 
@@ -20,6 +23,15 @@ pub(super) async fn connect(url: &str, max_connections: u32) -> Result<PgPool> {
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(Duration::from_secs(10))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= REST {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options);
     pool.await.map_err(failed)
 }
@@ -59,8 +71,8 @@ pub(super) async fn rows_of_text(on: impl PgExecutor<'_>, sql: &str, args: &[Arg
 }
 
 /// Runs the statements of a script of ours.
-pub(super) async fn script(tx: &mut PgTx, text: &str) -> Result<()> {
-    (&mut **tx).execute(sqlx::raw_sql(AssertSqlSafe(text))).await.map(drop).map_err(failed)
+pub(super) async fn script(on: impl PgExecutor<'_>, text: &str) -> Result<()> {
+    on.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.map(drop).map_err(failed)
 }
 
 pub(super) fn read<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
@@ -84,6 +96,6 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
 
 #[cfg(test)]
 pub(super) async fn prepare(tx: &mut PgTx, sql: &'static str) -> Result<()> {
-    use sqlx::SqlSafeStr;
+    use sqlx::{Executor, SqlSafeStr};
     (&mut **tx).prepare(sql.into_sql_str()).await.map(drop).map_err(failed)
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bai_core::SessionId;
-use bai_core::error::{Error, Result, code};
+use bai_core::error::Result;
 use bai_core::memory::store::rules;
 use bai_core::port::store::{Committed, SessionChange};
 
 use super::ledger::Ledger;
-use super::rows::{Keys, Prepared, SessionColumns, Writes, kernel_count, replace};
+use super::rows::{Keys, Prepared, Writes, kernel_count, replace};
 use super::{number_events, session_id};
 use crate::convert::to_doc;
 use crate::db::{Outcome, Tx, args};
@@ -38,7 +38,6 @@ struct Batch {
     /// Which results have not been written yet, and of which sessions.
     pending: Vec<usize>,
     pending_ids: HashSet<SessionId>,
-    replacements: Vec<SessionColumns>,
     writes: Writes,
 }
 
@@ -91,7 +90,6 @@ impl Batch {
             results: Vec::with_capacity(changes.len()),
             pending: Vec::new(),
             pending_ids: HashSet::new(),
-            replacements: Vec::new(),
             writes: Writes::default(),
         })
     }
@@ -132,7 +130,7 @@ impl Batch {
     async fn claim(&mut self, tx: &mut Tx, change: &Prepared) -> Result<Result<()>> {
         self.flush(tx).await?;
         tx.execute(SAVE, &[]).await?;
-        let outcome = replace(tx, std::slice::from_ref(&change.columns)).await?;
+        let outcome = replace(tx, &change.columns).await?;
         if outcome == Outcome::Duplicate {
             tx.execute(RESTORE, &[]).await?;
         }
@@ -151,25 +149,21 @@ impl Batch {
         let head = Head { version: session.version, kernels: kernel_count(session), keys };
         self.pending_ids.insert(session.id);
         self.heads.insert(session.id, head);
-        let (committed, row) = self.writes.add(change, kernels);
-        if !is_replaced {
-            self.replacements.push(row);
-        }
+        let committed = if is_replaced {
+            self.writes.add_rest(change, kernels).0
+        } else {
+            self.writes.add(change, kernels)
+        };
         self.pending.push(self.results.len());
         self.results.push(Ok(committed));
     }
 
     async fn flush(&mut self, tx: &mut Tx) -> Result<()> {
-        let replacements = std::mem::take(&mut self.replacements);
-        if !replacements.is_empty() {
-            let done = replace(tx, &replacements).await?;
-            if done != Outcome::Done(replacements.len() as u64) {
-                // They are locked: this takes someone who writes past us. Nothing is committed.
-                return Err(Error::of(code::STORE_FAILED, "sessions changed while they were locked"));
-            }
-        }
-        let seqs = self.writes.flush(tx).await?;
         let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let seqs = std::mem::take(&mut self.writes).replace(tx).await?;
         self.pending_ids.clear();
         let written =
             self.results.iter_mut().enumerate().filter(|(index, _)| pending.binary_search(index).is_ok());

@@ -1,5 +1,7 @@
 //! New sessions, many in one transaction.
 
+use std::collections::HashSet;
+
 use bai_core::error::Result;
 use bai_core::memory::store::rules;
 use bai_core::port::store::{Committed, SessionChange};
@@ -7,7 +9,7 @@ use bai_core::{Session, SessionId};
 
 use super::ledger::Ledger;
 use super::number_events;
-use super::rows::{Prepared, Writes, insert_sessions};
+use super::rows::{Prepared, Writes};
 use super::session_id;
 use crate::convert::plain;
 use crate::db::{Tx, args};
@@ -28,11 +30,10 @@ pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec
         Prepared::of(change, now)
     });
     let new: Vec<_> = new.collect();
-    let mut tx = store.db().begin().await?;
+    let one_by_one = depend_on_each_other(&new);
+    let mut tx = if one_by_one { store.db().begin().await? } else { store.db().begin_single().await? };
     let mut ledger = Ledger::open(&mut tx, new.iter().flatten()).await?;
-    // Whether a guarded one has room depends on which of those before it are in.
-    let is_guarded = new.iter().flatten().any(|change| change.guard_capacity);
-    let most = if is_guarded { 1 } else { new.len() };
+    let most = if one_by_one { 1 } else { new.len() };
     let mut results = Vec::with_capacity(new.len());
     let mut new = new.into_iter();
     while new.len() > 0 {
@@ -43,35 +44,35 @@ pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec
     Ok(results)
 }
 
+/// Whether what becomes of one is to be known before the next: what a guarded one has room for, or who has an id.
+fn depend_on_each_other(new: &[Result<Prepared>]) -> bool {
+    let mut ids = HashSet::new();
+    let is_apart = |change: &Prepared| !change.guard_capacity && ids.insert(change.session().id);
+    !new.iter().flatten().all(is_apart)
+}
+
 async fn insert_some(
     tx: &mut Tx,
     ledger: &mut Ledger,
     new: Vec<Result<Prepared>>,
 ) -> Result<Vec<Result<Committed>>> {
-    let room = |change: Prepared| {
+    let mut writes = Writes::default();
+    let mut add = |change: Prepared| {
         if change.guard_capacity {
             ledger.require_room(change.session())?;
         }
-        Ok(change)
+        Ok(writes.add(change, 0))
     };
-    let new: Vec<_> = new.into_iter().map(|change| change.and_then(room)).collect();
-    let columns: Vec<_> = new.iter().flatten().map(|change| &change.columns).collect();
-    let mut inserted = insert_sessions(tx, &columns).await?.into_iter();
-    let (mut writes, mut results) = (Writes::default(), Vec::with_capacity(new.len()));
-    for change in new {
-        results.push(match change {
-            Ok(change) if inserted.next() == Some(true) => {
-                ledger.enter(change.session());
-                Ok(writes.add(change, 0).0)
-            }
-            Ok(change) => {
-                let session = change.session();
-                Err(rules::session_exists(occupant(tx, session).await?, &session.name))
-            }
-            Err(refused) => Err(refused),
-        });
+    let mut results: Vec<_> = new.into_iter().map(|change| change.and_then(&mut add)).collect();
+    let (inserted, seqs) = writes.insert(tx).await?;
+    for result in &mut results {
+        let Ok(Committed { session, .. }) = result else { continue };
+        if inserted.contains(&session.id) {
+            ledger.enter(session);
+        } else {
+            *result = Err(rules::session_exists(occupant(tx, session).await?, &session.name));
+        }
     }
-    let seqs = writes.flush(tx).await?;
     number_events(results.iter_mut().flatten(), seqs);
     Ok(results)
 }

@@ -1,22 +1,29 @@
 //! Writing the rows of sessions: themselves, their kernels, their events.
 
-#[cfg(feature = "postgres")]
 use std::collections::HashSet;
 
-use bai_core::Timestamp;
-use bai_core::error::Result;
+use bai_core::error::{Error, Result, code};
 use bai_core::memory::store::{fields, rules};
 use bai_core::port::store::{Committed, SessionChange};
 use bai_core::session::{Kernel, Session};
+use bai_core::{SessionId, Timestamp};
 use serde::Serialize;
 
+#[cfg(feature = "sqlite")]
+use super::session_id;
+#[cfg(feature = "postgres")]
+use crate::convert::from_doc;
 use crate::convert::{corrupt, micros, plain, to_doc};
 #[cfg(feature = "sqlite")]
 use crate::db::Arg;
 use crate::db::{Outcome, Tx, args};
-use crate::dialect::{ADD_EVENTS, Dialect, INSERT_SESSIONS, PUT_KERNELS, REPLACE_SESSIONS, statements};
 #[cfg(feature = "sqlite")]
-use crate::dialect::{QUEUE_EVENTS, REPLACE_KERNEL, REPLACE_UNINDEXED};
+use crate::dialect::{
+    ADD_EVENT, INSERT_SESSION, PUT_KERNEL, QUEUE_EVENTS, REPLACE_KERNEL, REPLACE_UNINDEXED,
+};
+use crate::dialect::{Dialect, REPLACE_SESSIONS, statements};
+#[cfg(feature = "postgres")]
+use crate::dialect::{INSERT_ALL, REPLACE_ALL, Sql};
 
 statements! {
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
@@ -222,43 +229,16 @@ impl SessionColumns {
     }
 }
 
-/// Inserts sessions. Which of them are in: the others are refused, because an id or the name of a living session is taken.
-pub(super) async fn insert_sessions(tx: &mut Tx, sessions: &[&SessionColumns]) -> Result<Vec<bool>> {
+/// Replaces a session at the version before its own. How many rows there were, or the constraint that it broke.
+pub(super) async fn replace(tx: &mut Tx, session: &SessionColumns) -> Result<Outcome> {
     match tx.dialect() {
         #[cfg(feature = "sqlite")]
         Dialect::Sqlite => {
-            let mut inserted = Vec::with_capacity(sessions.len());
-            for session in sessions {
-                inserted.push(tx.row(INSERT_SESSIONS, &session.args()).await?.is_some());
-            }
-            Ok(inserted)
+            let sql = if session.keeps_indexes { REPLACE_UNINDEXED } else { REPLACE_SESSIONS };
+            tx.try_execute(sql, &session.args()).await
         }
         #[cfg(feature = "postgres")]
-        Dialect::Postgres => {
-            let rows = tx.rows(INSERT_SESSIONS, &args![to_doc(&sessions)?]).await?;
-            let mut inserted = rows.iter().map(|row| row.text(0)).collect::<Result<HashSet<_>>>()?;
-            Ok(sessions.iter().map(|session| inserted.remove(&session.id)).collect())
-        }
-    }
-}
-
-/// Replaces sessions, each at the version before its own. How many rows there were, or the constraint that one broke.
-pub(super) async fn replace(tx: &mut Tx, sessions: &[SessionColumns]) -> Result<Outcome> {
-    match tx.dialect() {
-        #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => {
-            let mut replaced = 0;
-            for session in sessions {
-                let sql = if session.keeps_indexes { REPLACE_UNINDEXED } else { REPLACE_SESSIONS };
-                match tx.try_execute(sql, &session.args()).await? {
-                    Outcome::Done(rows) => replaced += rows,
-                    broken => return Ok(broken),
-                }
-            }
-            Ok(Outcome::Done(replaced))
-        }
-        #[cfg(feature = "postgres")]
-        Dialect::Postgres => tx.try_execute(REPLACE_SESSIONS, &args![to_doc(&sessions)?]).await,
+        Dialect::Postgres => tx.try_execute(REPLACE_SESSIONS, &args![to_doc(&[session])?]).await,
     }
 }
 
@@ -305,9 +285,10 @@ pub(super) fn kernel_count(session: &Session) -> i64 {
     i64::try_from(session.kernels.len()).unwrap_or(i64::MAX)
 }
 
-/// Kernels and events of different sessions, to be written together.
+/// Sessions with their kernels and events, to be written together.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
+    sessions: Vec<SessionColumns>,
     kernels: Vec<KernelColumns>,
     /// Sessions that have fewer kernels than before, with the first place that is gone.
     shrunk: Vec<(String, i64)>,
@@ -315,12 +296,19 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Adds what belongs to a session, and returns what is answered and its own row; `before` is how many kernels it had.
-    pub(super) fn add(&mut self, prepared: Prepared, before: i64) -> (Committed, SessionColumns) {
+    /// Adds a session that had `before` kernels, and returns what is answered.
+    pub(super) fn add(&mut self, prepared: Prepared, before: i64) -> Committed {
+        let (committed, columns) = self.add_rest(prepared, before);
+        self.sessions.push(columns);
+        committed
+    }
+
+    /// Adds what belongs to a session whose own row is written apart.
+    pub(super) fn add_rest(&mut self, prepared: Prepared, before: i64) -> (Committed, SessionColumns) {
         let Prepared { committed, columns, kernels, events, .. } = prepared;
         let count = kernel_count(&committed.session);
         if before > count {
-            self.shrunk.push((committed.session.id.to_string(), count));
+            self.shrunk.push((columns.id.clone(), count));
         }
         self.kernels
             .extend(kernels.into_iter().map(|row| KernelColumns { is_known: row.place < before, ..row }));
@@ -330,58 +318,87 @@ impl Writes {
         (committed, columns)
     }
 
-    /// Writes everything, and returns the numbers of the events in the order they were added.
-    pub(super) async fn flush(&mut self, tx: &mut Tx) -> Result<Vec<i64>> {
-        let Self { kernels, shrunk, events } = std::mem::take(self);
-        if !kernels.is_empty() {
-            put_kernels(tx, &kernels).await?;
-        }
-        for (session, gone_from) in shrunk {
-            tx.execute(DROP_KERNELS, &args![session, gone_from]).await?;
-        }
-        if events.is_empty() { Ok(Vec::new()) } else { add_events(tx, &events).await }
-    }
-}
-
-async fn put_kernels(tx: &mut Tx, kernels: &[KernelColumns]) -> Result<()> {
-    match tx.dialect() {
-        #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => {
-            for kernel in kernels {
-                let args = kernel.args();
-                if !kernel.is_known || tx.execute(REPLACE_KERNEL, &args).await? == 0 {
-                    tx.execute(PUT_KERNELS, &args).await?;
+    /// Inserts all sessions whose ids and names are free. Their ids, and the numbers of their events in the order they were added.
+    pub(super) async fn insert(self, tx: &mut Tx) -> Result<(HashSet<SessionId>, Vec<i64>)> {
+        match tx.dialect() {
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => {
+                let Self { sessions, mut kernels, mut events, .. } = self;
+                let mut inserted = HashSet::new();
+                for session in &sessions {
+                    if tx.row(INSERT_SESSION, &session.args()).await?.is_some() {
+                        inserted.insert(session.id.as_str());
+                    }
                 }
+                kernels.retain(|kernel| inserted.contains(kernel.session_id.as_str()));
+                events.retain(|event| inserted.contains(event.session_id.as_str()));
+                let ids = inserted.into_iter().map(session_id).collect::<Result<_>>()?;
+                Ok((ids, write_rest(tx, &kernels, &events).await?))
+            }
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                let (ids, seqs) = self.write_all(tx, INSERT_ALL).await?;
+                Ok((ids.into_iter().collect(), seqs))
             }
         }
-        #[cfg(feature = "postgres")]
-        Dialect::Postgres => {
-            tx.execute(PUT_KERNELS, &args![to_doc(&kernels)?]).await?;
-        }
     }
-    Ok(())
+
+    /// Replaces all sessions, each at the version before its own. The numbers of the events in the order they were added.
+    ///
+    /// # Errors
+    /// `Unavailable` when a session is not there at that version.
+    pub(super) async fn replace(self, tx: &mut Tx) -> Result<Vec<i64>> {
+        for (session, gone_from) in &self.shrunk {
+            tx.execute(DROP_KERNELS, &args![session, *gone_from]).await?;
+        }
+        let wanted = self.sessions.len();
+        let (replaced, seqs) = match tx.dialect() {
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => {
+                let mut replaced = 0;
+                for session in &self.sessions {
+                    replaced += usize::from(replace(tx, session).await? == Outcome::Done(1));
+                }
+                (replaced, write_rest(tx, &self.kernels, &self.events).await?)
+            }
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                let (ids, seqs) = self.write_all(tx, REPLACE_ALL).await?;
+                (ids.len(), seqs)
+            }
+        };
+        if replaced == wanted {
+            return Ok(seqs);
+        }
+        // They are locked: this takes someone who writes past us. Nothing is committed.
+        Err(Error::of(code::STORE_FAILED, "sessions changed while they were locked"))
+    }
+
+    /// Writes everything with one statement: the ids of the sessions that it has written, and the numbers of the events.
+    #[cfg(feature = "postgres")]
+    async fn write_all(&self, tx: &mut Tx, sql: Sql) -> Result<(Vec<SessionId>, Vec<i64>)> {
+        let rows = args![to_doc(&self.sessions)?, to_doc(&self.kernels)?, to_doc(&self.events)?];
+        let row = tx.row(sql, &rows).await?.ok_or_else(|| corrupt("session", "new"))?;
+        Ok((from_doc(&row.text(0)?, "session", "new")?, from_doc(&row.text(1)?, "session event", "new")?))
+    }
 }
 
-async fn add_events(tx: &mut Tx, events: &[EventColumns]) -> Result<Vec<i64>> {
-    let rows = match tx.dialect() {
-        #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => {
-            let mut rows = Vec::with_capacity(events.len());
-            for event in events {
-                rows.extend(tx.row(ADD_EVENTS, &args![&event.session_id, event.at, &event.doc]).await?);
-            }
-            if let Some(first) = rows.first() {
-                tx.execute(QUEUE_EVENTS, &args![first.int(0)?]).await?;
-            }
-            rows
+/// Writes kernels and events.
+#[cfg(feature = "sqlite")]
+async fn write_rest(tx: &mut Tx, kernels: &[KernelColumns], events: &[EventColumns]) -> Result<Vec<i64>> {
+    for kernel in kernels {
+        let args = kernel.args();
+        if !kernel.is_known || tx.execute(REPLACE_KERNEL, &args).await? == 0 {
+            tx.execute(PUT_KERNEL, &args).await?;
         }
-        #[cfg(feature = "postgres")]
-        Dialect::Postgres => tx.rows(ADD_EVENTS, &args![to_doc(&events)?]).await?,
-    };
-    let mut seqs: Vec<_> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
-    if seqs.len() != events.len() {
-        return Err(corrupt("session event", "new"));
     }
-    seqs.sort_unstable(); // rows are returned in any order, but numbered in ours
+    let mut seqs = Vec::with_capacity(events.len());
+    for event in events {
+        let row = tx.row(ADD_EVENT, &args![&event.session_id, event.at, &event.doc]).await?;
+        seqs.push(row.ok_or_else(|| corrupt("session event", "new"))?.int(0)?);
+    }
+    if let Some(first) = seqs.first() {
+        tx.execute(QUEUE_EVENTS, &args![*first]).await?;
+    }
     Ok(seqs)
 }
