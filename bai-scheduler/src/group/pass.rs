@@ -165,9 +165,13 @@ impl Group {
                 (None, None) => return,
                 (live, Some((rank, lane))) if live.is_none_or(|live| rank < live) => {
                     hopeless.pop();
+                    let named = plan.preemptions.len();
                     if let Some(seat) = self.serve_hopeless(lane, course, plan) {
                         // Out of date by now, which is found out when it is its turn.
                         hopeless.push(Reverse(((rank.0, seat.0, seat.1), lane)));
+                    }
+                    if plan.preemptions.len() > named {
+                        tree.relink(&mut |level, account| self.share(level, account));
                     }
                 }
                 _ => self.serve_live(&mut tree, course, plan),
