@@ -140,6 +140,8 @@ fn session(record: &Session, context: &Context<'_>) -> bai_scheduler::Session {
         designation: Designation::Strict,
         avoid: failed_agents(record),
         group: None,
+        claim: None,
+        no_preemption_before: None,
         kernels: record
             .kernels
             .iter()

@@ -2,7 +2,7 @@
 
 use bai_core::{AgentId, SessionId, Timestamp};
 
-use super::{Agent, Holder, Limits, Running, Session, UsageSlice};
+use super::{Agent, Claim, Holder, Limits, Running, Session, UsageSlice};
 use crate::Options;
 
 /// Something that has happened. Each delta may come twice: the second one changes nothing.
@@ -18,6 +18,8 @@ pub enum Delta {
     Enqueued(Box<Session>),
     /// The priority of a waiting session is another one.
     Prioritised(SessionId, i32),
+    /// A waiting session has this claim by what is recorded: told by somebody else, or after it was taken back in error.
+    Claimed(SessionId, Box<Claim>),
     /// A session holds agents: read at start-up, or placed by somebody else.
     Holds(Box<Running>),
     /// A session that was placed has started: its end may be known now.
