@@ -28,6 +28,7 @@ impl Group {
             Delta::Enqueued(session) => return self.enqueue(&session),
             Delta::Prioritised(session, priority) => self.prioritise(session, priority),
             Delta::Claimed(session, claim) => self.recall(session, &claim),
+            Delta::GivenUp(given_up) => self.wait_without(&given_up),
             Delta::Holds(running) => return self.hold(&running),
             Delta::Started { session, at, ends_at } => {
                 let ends = ends_at.map_or(NEVER, |end| end.timestamp_micros());

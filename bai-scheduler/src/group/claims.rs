@@ -56,6 +56,9 @@ impl Group {
     /// Gives a claim up.
     pub(super) fn release_claim(&mut self, session: SessionNo) -> Option<Stake> {
         let entry = self.queue.get_mut(session)?;
+        if !matches!(entry.state, State::Claimed(_)) {
+            return None;
+        }
         let State::Claimed(stake) = std::mem::replace(&mut entry.state, State::Early) else { return None };
         let (id, owner, number) = (entry.id, entry.owner, entry.request);
         self.queue.claims.remove(&(stake.since, id));
@@ -86,6 +89,7 @@ impl Group {
                 self.name_again(number, plan);
             }
         }
+        self.wake_grown();
     }
 
     /// Whoever made the claim may not have come to end the victims: those that stay are named once more.
@@ -154,19 +158,31 @@ impl Group {
 
     /// Back to the queue, and no new attempt for a while.
     fn give_up(&mut self, number: SessionNo, plan: &mut Plan) {
-        if self.release_claim(number).is_none() {
-            return;
-        }
+        let Some(session) = self.queue.get(number).map(|entry| entry.id) else { return };
         let cooldown =
             self.options.preemption.as_ref().and_then(|options| options.cooldown.num_microseconds());
-        let again = self.now.saturating_add(cooldown.unwrap_or(0));
+        let again_at = Self::time(self.now.saturating_add(cooldown.unwrap_or(0)));
+        let given_up = GivenUp { session, again_at };
+        self.wait_without(&given_up);
+        plan.given_up.push(given_up);
+    }
+
+    /// A session has no claim any more, and waits on.
+    pub(super) fn wait_without(&mut self, given_up: &GivenUp) {
+        let Some(number) = self.queue.find(given_up.session) else { return };
+        let had_claim = self.release_claim(number).is_some();
         let Some(entry) = self.queue.get_mut(number) else { return };
-        entry.told = false;
-        entry.extras.get_or_insert_default().no_preemption_before = Some(again);
-        let (session, owner, request) = (entry.id, entry.owner, entry.request);
-        plan.given_up.push(GivenUp { session, again_at: Self::time(again) });
-        self.count_pending(owner, request, true);
-        self.queue.fresh.push(number);
-        self.route(number);
+        if matches!(entry.state, State::Held(_)) {
+            return;
+        }
+        let again_at = given_up.again_at.timestamp_micros();
+        entry.extras.get_or_insert_default().no_preemption_before = Some(again_at);
+        if had_claim {
+            entry.told = false;
+            let (owner, request) = (entry.owner, entry.request);
+            self.count_pending(owner, request, true);
+            self.queue.fresh.push(number);
+            self.route(number);
+        }
     }
 }

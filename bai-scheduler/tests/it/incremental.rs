@@ -8,9 +8,9 @@ use bai_core::status::ClusterMode;
 use bai_scheduler::testing::slots;
 use bai_scheduler::testing::{agent, at, id, owner, session};
 use bai_scheduler::{
-    Backfill, Concentrated, Delta, Dependency, DependencyState, Direction, Drf, FairShare, Fifo, Group,
-    Holder, Legacy, Lifo, Limits, Options, Outcome, Plan, Preemption, RoundRobin, Session, SessionGroup,
-    SessionGroupId, VictimOrder, VictimScope,
+    Backfill, Concentrated, Delta, Dependency, DependencyState, Direction, Drf, FairShare, Fifo, GivenUp,
+    Group, Holder, Legacy, Lifo, Limits, Options, Outcome, Plan, Preemption, RoundRobin, Session,
+    SessionGroup, SessionGroupId, VictimOrder, VictimScope,
 };
 use chrono::TimeDelta;
 use proptest::prelude::*;
@@ -42,6 +42,8 @@ enum Event {
     GiveWay(u8),
     /// A claim is not recorded, or so it seems.
     Void(u8, bool),
+    /// A claim is given up by somebody else.
+    GiveUp(u8, u8),
     /// A group that was built afresh takes over.
     Restart(u64),
     /// Victims are told to go, or nobody comes to that.
@@ -72,6 +74,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<u8>(), 0..3_u8).prop_map(|(which, priority)| Event::Prioritise(which, priority)),
         3 => any::<u8>().prop_map(Event::GiveWay),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(which, seems)| Event::Void(which, seems)),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(which, seconds)| Event::GiveUp(which, seconds)),
         1 => any::<u64>().prop_map(Event::Restart),
         5 => (1..120_u8, any::<bool>()).prop_map(|(seconds, tells)| Event::Pass(seconds, tells)),
     ]
@@ -95,6 +98,7 @@ fn crowded() -> impl Strategy<Value = Event> {
         3 => (any::<u8>(), 0..3_u8).prop_map(|(which, priority)| Event::Prioritise(which, priority)),
         16 => any::<u8>().prop_map(Event::GiveWay),
         4 => (any::<u8>(), any::<bool>()).prop_map(|(which, seems)| Event::Void(which, seems)),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(which, seconds)| Event::GiveUp(which, seconds)),
         5 => any::<u64>().prop_map(Event::Restart),
         60 => (1..90_u8, any::<bool>()).prop_map(|(seconds, tells)| Event::Pass(seconds, tells)),
     ]
@@ -263,6 +267,12 @@ fn happen(world: &mut World, number: u128, event: &Event) {
                 if *seems {
                     world.claim(session, claim);
                 }
+            }
+        }
+        Event::GiveUp(which, seconds) => {
+            if let Some(session) = pick(&world.claimants(), *which) {
+                let again_at = at(world.now + i64::from(*seconds));
+                world.give_up(GivenUp { session, again_at });
             }
         }
         Event::Restart(seed) => world.restart(*seed),

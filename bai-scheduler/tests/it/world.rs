@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bai_core::slots::{Amount, ResourceSlots, SlotType, SlotTypes};
 use bai_core::{AgentId, SessionId};
 use bai_scheduler::testing::at;
-use bai_scheduler::{Agent, Claim, Delta, Group, Holder, Limits, Options, Outcome, Plan, Running, Session};
+use bai_scheduler::{
+    Agent, Claim, Delta, GivenUp, Group, Holder, Limits, Options, Outcome, Plan, Running, Session,
+};
 
 pub(crate) struct World {
     pub(crate) group: Group,
@@ -156,11 +158,19 @@ impl World {
         }
     }
 
+    /// A claim that somebody else has given up.
+    pub(crate) fn give_up(&mut self, given_up: GivenUp) {
+        self.record_given_up(&given_up);
+        self.apply(Delta::GivenUp(given_up));
+    }
+
+    fn record_given_up(&mut self, given_up: &GivenUp) {
+        let session = self.pending.get_mut(&given_up.session).expect("only who waits gives up");
+        (session.claim, session.no_preemption_before) = (None, Some(given_up.again_at));
+    }
+
     fn record_claims(&mut self, plan: &Plan) {
-        for given_up in &plan.given_up {
-            let session = self.pending.get_mut(&given_up.session).expect("only who waits gives up");
-            (session.claim, session.no_preemption_before) = (None, Some(given_up.again_at));
-        }
+        plan.given_up.iter().for_each(|given_up| self.record_given_up(given_up));
         for preempted in &plan.preemptions {
             let session = self.pending.get_mut(&preempted.beneficiary).expect("only who waits has victims");
             session.claim.get_or_insert_with(|| preempted.claim());
