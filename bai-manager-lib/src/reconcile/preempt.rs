@@ -54,9 +54,8 @@ async fn stake(core: &Arc<Core>, beneficiary: SessionId, claim: &Claim) -> Resul
     Ok(recorded.is_some_and(|recorded| is_it(&recorded)))
 }
 
-/// Ends a session that gives way; whether it goes.
+/// Ends a session that gives way; whether it goes. One that is about to start goes when it has.
 async fn end(core: &Arc<Core>, victim: SessionId, beneficiary: SessionId) -> bool {
-    tracing::info!(session = %victim, %beneficiary, "a session gives way to another one");
     let result = core
         .update(victim, |session, now| match session.status {
             SessionStatus::Running | SessionStatus::RunningDegraded => terminate(session, "preempted", now),
@@ -64,7 +63,11 @@ async fn end(core: &Arc<Core>, victim: SessionId, beneficiary: SessionId) -> boo
         })
         .await;
     match result {
-        Ok(_) => true,
+        Ok(session) if session.status == SessionStatus::Terminating => {
+            tracing::info!(session = %victim, %beneficiary, "a session gives way to another one");
+            true
+        }
+        Ok(session) => session.status.is_dead() || session.status == SessionStatus::Pending,
         Err(error) if error.kind() == ErrorKind::NotFound => true,
         Err(error) => {
             tracing::warn!(session = %victim, %error, "a session does not give way yet");
