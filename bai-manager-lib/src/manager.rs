@@ -161,7 +161,7 @@ impl Manager {
     fn spawn_all(
         &self,
         jobs: mpsc::Receiver<Job>,
-        events: mpsc::Receiver<SessionEvent>,
+        events: mpsc::Receiver<Arc<SessionEvent>>,
         notices: mpsc::Receiver<Notice>,
     ) {
         let core = &self.inner.core;

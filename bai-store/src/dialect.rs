@@ -158,18 +158,24 @@ pub(crate) const REPLACE_KERNEL: Sql = Sql::same(
      WHERE session_id = $1 AND place = $2 AND agent_id IS NOT DISTINCT FROM $5 AND holds = $7",
 );
 
-/// Events in the order of `place`, which is also the one of their numbers.
-pub(crate) const ADD_EVENTS: Sql = sql!(
-    "INSERT INTO session_events (session_id, at, published, doc) ",
-    sqlite: "VALUES ($1, $2, FALSE, $3)",
-    postgres: "SELECT r.session_id, r.at, FALSE, r.doc FROM json_to_recordset(CAST($1 AS json))
-     AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT) ORDER BY r.place",
-    " RETURNING seq"
-);
+/// Events in the order of `place`, which is also the one of their numbers. PostgreSQL queues them in the same round trip.
+pub(crate) const ADD_EVENTS: Sql = Sql {
+    sqlite: "INSERT INTO session_events (session_id, at, doc) VALUES ($1, $2, $3) RETURNING seq",
+    postgres: "WITH new AS (INSERT INTO session_events (session_id, at, doc)
+       SELECT r.session_id, r.at, r.doc FROM json_to_recordset(CAST($1 AS json))
+       AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT) ORDER BY r.place RETURNING seq),
+     queued AS (INSERT INTO outbox (seq) SELECT seq FROM new)
+     SELECT seq FROM new",
+};
 
-/// Events by their numbers.
+/// Queues the events from `$1` on, which nobody else can have added, for publishing.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+pub(crate) const QUEUE_EVENTS: Sql =
+    Sql::same("INSERT INTO outbox (seq) SELECT seq FROM session_events WHERE seq >= $1");
+
+/// Published events by their numbers.
 pub(crate) const MARK_PUBLISHED: Sql = sql!(
-    "UPDATE session_events SET published = TRUE WHERE NOT published AND seq IN (SELECT ",
+    "DELETE FROM outbox WHERE seq IN (SELECT ",
     sqlite: "value FROM json_each($1))",
     postgres: "CAST(value AS BIGINT) FROM json_array_elements_text(CAST($1 AS json)))",
     ""
@@ -187,6 +193,7 @@ pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
     ("PUT_KERNELS", PUT_KERNELS),
     ("REPLACE_KERNEL", REPLACE_KERNEL),
     ("ADD_EVENTS", ADD_EVENTS),
+    ("QUEUE_EVENTS", QUEUE_EVENTS),
     ("MARK_PUBLISHED", MARK_PUBLISHED),
 ];
 
@@ -204,10 +211,13 @@ impl Dialect {
     pub(crate) fn ddl(self, text: &str) -> String {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite => text.replace("AUTO_ID", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+            Self::Sqlite => text
+                .replace("AUTO_ID", "INTEGER PRIMARY KEY AUTOINCREMENT")
+                .replace("ROW_NUMBER", "INTEGER PRIMARY KEY"),
             #[cfg(feature = "postgres")]
             Self::Postgres => text
                 .replace("AUTO_ID", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
+                .replace("ROW_NUMBER", "BIGINT PRIMARY KEY")
                 .replace(" TEXT", " TEXT COLLATE \"C\""),
         }
     }

@@ -7,8 +7,11 @@ use crate::db::{Db, args};
 use crate::dialect::{LOCK_MIGRATIONS, statements};
 
 /// Every step there ever was, numbered from 1. A released step is never changed: a new one is added.
-pub(crate) const STEPS: &[&str] =
-    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_indexes.sql")];
+pub(crate) const STEPS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_indexes.sql"),
+    include_str!("../migrations/0003_outbox.sql"),
+];
 
 statements! {
     CREATE_TABLE = "CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)";

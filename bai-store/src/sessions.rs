@@ -27,8 +27,9 @@ statements! {
     GET = "SELECT id, doc FROM sessions WHERE id = $1";
     VERSIONS = "SELECT id, version FROM sessions WHERE living";
     HISTORY = "SELECT seq, doc FROM session_events WHERE session_id = $1 ORDER BY seq";
-    UNPUBLISHED = "SELECT seq, doc FROM session_events WHERE NOT published ORDER BY seq LIMIT $1";
+    UNPUBLISHED = "SELECT seq, doc FROM outbox JOIN session_events USING (seq) ORDER BY seq LIMIT $1";
     ENDED = "SELECT id FROM sessions WHERE NOT living AND terminated_at < $1 ORDER BY terminated_at, id LIMIT $2";
+    UNQUEUE = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM session_events WHERE session_id = $1)";
     DROP_LOGS = "DELETE FROM kernel_logs WHERE session_id = $1";
     DROP = "DELETE FROM sessions WHERE id = $1 AND NOT living";
 }
@@ -38,10 +39,12 @@ impl SessionStore for Store {
     fn capability(&self) -> StoreCapability {
         let mut capability = StoreCapability::default();
         capability.exclusive = self.0.exclusive;
+        // While one call waits for the database, or for the other to write, the next is put together.
+        capability.parallel_commits = 2;
         capability
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         insert::insert(self, new).await
     }
 
@@ -83,6 +86,7 @@ impl SessionStore for Store {
         for row in tx.rows(ENDED, &args![micros(before), i64::from(limit)]).await? {
             let id = row.text(0)?;
             tx.execute(DROP_LOGS, &args![&id]).await?;
+            tx.execute(UNQUEUE, &args![&id]).await?;
             count += tx.execute(DROP, &args![&id]).await?; // kernels and events go with it
         }
         tx.commit().await?;

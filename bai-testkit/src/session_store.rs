@@ -38,8 +38,8 @@ macro_rules! session_store_conformance {
                 a_living_name_of_the_same_access_key_already_exists,
                 a_name_is_free_for_another_access_key,
                 a_dead_sessions_name_is_free,
-                an_insert_is_all_or_none,
-                two_of_one_name_in_one_insert_are_refused,
+                a_refused_insert_concerns_itself_alone,
+                of_two_with_one_name_in_one_insert_the_first_is_in,
                 an_insert_without_kernels_is_invalid,
                 an_insert_obeys_the_capacity_guard,
                 a_commit_replaces_the_session_under_the_next_version,
@@ -92,9 +92,18 @@ macro_rules! session_store_conformance {
 
 /// Inserts without events and returns the stored session.
 async fn insert(store: &dyn Rows, session: Session) -> Session {
-    let mut done = store.insert(vec![change(session)]).await.unwrap();
-    assert_eq!(done.len(), 1);
-    done.remove(0).session
+    insert_one(store, change(session)).await.unwrap().session
+}
+
+async fn insert_one(store: &dyn Rows, change: SessionChange) -> Result<Committed, Error> {
+    let mut results = store.insert(vec![change]).await.unwrap();
+    assert_eq!(results.len(), 1);
+    results.remove(0)
+}
+
+/// Inserts changes of which none is refused.
+async fn insert_all(store: &dyn Rows, changes: Vec<SessionChange>) -> Vec<Committed> {
+    store.insert(changes).await.unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 async fn commit_one(store: &dyn Rows, change: SessionChange) -> Result<Committed, Error> {
@@ -161,18 +170,18 @@ pub async fn versions_are_those_of_the_living(store: Arc<dyn Rows>) {
 pub async fn a_taken_id_already_exists(store: Arc<dyn Rows>) {
     let first = insert(&*store, session("one")).await;
     let again = Session { id: first.id, ..session("two") };
-    assert_exists(&store.insert(vec![change(again)]).await.unwrap_err(), first.id);
+    assert_exists(&insert_one(&*store, change(again)).await.unwrap_err(), first.id);
     assert_eq!(stored(&*store, first.id).await, first);
 }
 
 pub async fn a_living_name_of_the_same_access_key_already_exists(store: Arc<dyn Rows>) {
     let first = insert(&*store, session("one")).await;
-    assert_exists(&store.insert(vec![change(session("one"))]).await.unwrap_err(), first.id);
+    assert_exists(&insert_one(&*store, change(session("one"))).await.unwrap_err(), first.id);
     insert(&*store, session("One")).await; // names are compared exactly
     let mut failed = first.clone();
     failed.advance(SessionStatus::Error, "failed", at(5)).unwrap();
     commit_one(&*store, change(failed)).await.unwrap();
-    assert_exists(&store.insert(vec![change(session("one"))]).await.unwrap_err(), first.id);
+    assert_exists(&insert_one(&*store, change(session("one"))).await.unwrap_err(), first.id);
 }
 
 pub async fn a_name_is_free_for_another_access_key(store: Arc<dyn Rows>) {
@@ -190,41 +199,52 @@ pub async fn a_dead_sessions_name_is_free(store: Arc<dyn Rows>) {
     insert(&*store, session("one")).await;
 }
 
-pub async fn an_insert_is_all_or_none(store: Arc<dyn Rows>) {
+pub async fn a_refused_insert_concerns_itself_alone(store: Arc<dyn Rows>) {
     let first = insert(&*store, session("one")).await;
-    let fresh = session("two");
-    let error = store
-        .insert(vec![change_with(fresh.clone(), "session_enqueued"), change(session("one"))])
-        .await
-        .unwrap_err();
-    assert_exists(&error, first.id);
-    assert_eq!(store.get(fresh.id).await.unwrap(), None);
-    assert_eq!(store.unpublished(10).await.unwrap(), []);
-    let done = store.insert(vec![change(fresh.clone()), change(session("three"))]).await.unwrap();
-    assert_eq!(done.len(), 2);
-    assert_eq!(done[0].session.id, fresh.id, "in the order given");
+    let (two, again, three) = (session("two"), session("one"), session("three"));
+    let ids = [two.id, three.id];
+    let changes = [(two, "a"), (again.clone(), "b"), (three, "c")];
+    let changes = changes.into_iter().map(|(session, event)| change_with(session, event));
+    let mut results = store.insert(changes.collect()).await.unwrap();
+    assert_exists(&results.remove(1).unwrap_err(), first.id);
+    assert_eq!(store.get(again.id).await.unwrap(), None);
+    assert!(store.history(again.id).await.unwrap().is_empty());
+    let done: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+    assert_eq!(
+        done.iter().map(|committed| committed.session.id).collect::<Vec<_>>(),
+        ids,
+        "in the order given"
+    );
+    for committed in done {
+        assert_eq!(stored(&*store, committed.session.id).await, committed.session);
+        assert_eq!(store.history(committed.session.id).await.unwrap(), committed.events);
+    }
 }
 
-pub async fn two_of_one_name_in_one_insert_are_refused(store: Arc<dyn Rows>) {
+pub async fn of_two_with_one_name_in_one_insert_the_first_is_in(store: Arc<dyn Rows>) {
     let (a, b) = (session("one"), session("one"));
-    assert_exists(&store.insert(vec![change(a.clone()), change(b)]).await.unwrap_err(), a.id);
-    assert_eq!(store.get(a.id).await.unwrap(), None);
+    let mut results = store.insert(vec![change(a.clone()), change(b.clone())]).await.unwrap();
+    assert_exists(&results.remove(1).unwrap_err(), a.id);
+    assert_eq!(stored(&*store, a.id).await, results.remove(0).unwrap().session);
+    assert_eq!(store.get(b.id).await.unwrap(), None);
 }
 
 pub async fn an_insert_without_kernels_is_invalid(store: Arc<dyn Rows>) {
     let mut empty = session("one");
     empty.kernels.clear();
-    assert_eq!(store.insert(vec![change(empty.clone())]).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(insert_one(&*store, change(empty.clone())).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(store.get(empty.id).await.unwrap(), None);
 }
 
 pub async fn an_insert_obeys_the_capacity_guard(store: Arc<dyn Rows>) {
     store.put_agent(&crate::fixture::agent("i-1", crate::fixture::slots(1, 1 << 20))).await.unwrap();
     let guarded = |name| SessionChange { guard_capacity: true, ..change(placed(session(name), "i-1")) };
-    let error = store.insert(vec![guarded("a"), guarded("b")]).await.unwrap_err();
-    assert_eq!(error.code(), code::OVER_CAPACITY);
-    store.insert(vec![guarded("c")]).await.unwrap();
-    assert_eq!(store.insert(vec![guarded("d")]).await.unwrap_err().code(), code::OVER_CAPACITY);
+    insert(&*store, session("taken")).await;
+    let mut results = store.insert(vec![guarded("taken"), guarded("a"), guarded("b")]).await.unwrap();
+    let codes: Vec<_> =
+        results.drain(..).map(|result| result.map(drop).map_err(|error| error.code())).collect();
+    assert_eq!(codes, [Err(code::SESSION_EXISTS), Ok(()), Err(code::OVER_CAPACITY)]);
+    assert_eq!(insert_one(&*store, guarded("c")).await.unwrap_err().code(), code::OVER_CAPACITY);
 }
 
 /// The main kernel reaches `RUNNING`.

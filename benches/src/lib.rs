@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use bai_core::{Error, ErrorKind};
 use serde_json::json;
 
+/// What the daemons allocate with, for programs that measure the same in their own process.
+pub use mimalloc::MiMalloc as Allocator;
+
 /// Runs `step` `count` times and returns the durations, shortest first.
 ///
 /// # Errors

@@ -57,13 +57,13 @@ impl Default for MemoryStore {
 #[async_trait]
 impl SessionStore for MemoryStore {
     fn capability(&self) -> StoreCapability {
-        StoreCapability { exclusive: true }
+        StoreCapability { exclusive: true, ..StoreCapability::default() }
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         let now = self.clock.now();
         let State { sessions, agents, .. } = &mut *self.state.lock();
-        sessions.insert(new, agents, now)
+        Ok(new.into_iter().map(|change| sessions.insert(change, agents, now)).collect())
     }
 
     async fn commit(&self, changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {

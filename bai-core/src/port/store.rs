@@ -22,6 +22,8 @@ use crate::status::{SessionStatus, named_enum};
 pub struct StoreCapability {
     /// No other process writes to it, so a cache in front of it never goes stale.
     pub exclusive: bool,
+    /// How many calls that write are best under way at a time; 0 stands for 1.
+    pub parallel_commits: usize,
 }
 
 /// An event to append with a commit.
@@ -126,12 +128,16 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// What this implementation promises.
     fn capability(&self) -> StoreCapability;
 
-    /// Inserts new sessions (version 0 → 1) with their events. All or none.
+    /// Inserts new sessions (version 0 → 1) with their events, in one transaction. Each succeeds or fails on its own; a failed
+    /// one changes nothing.
+    ///
+    /// The inner errors: `AlreadyExists` ([`crate::error::code::SESSION_EXISTS`], context `session`) when an id is taken, or
+    /// when a living session of the same access key has the same name; `Conflict`
+    /// ([`crate::error::code::OVER_CAPACITY`]) by the capacity guard; `Invalid` for a session without kernels.
     ///
     /// # Errors
-    /// `AlreadyExists` ([`crate::error::code::SESSION_EXISTS`], context `session`) when an id is taken, or when a living
-    /// session of the same access key has the same name.
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>>;
+    /// `Unavailable` when the store cannot be reached: then none was inserted, or the outcome is unknown.
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>>;
 
     /// Replaces each session whose stored version is still the one given, and appends its events, in one
     /// transaction. Each change succeeds or fails on its own; a failed one changes nothing.

@@ -12,7 +12,6 @@ use bai_core::port::store::{Agent, AgentStatus};
 use bai_core::slots::{SlotType, SlotTypes};
 use bai_core::{AgentId, Error, KernelId, Result, Timestamp};
 use parking_lot::RwLock;
-use serde_json::Value;
 
 use super::AgentDialer;
 
@@ -116,17 +115,22 @@ impl AgentTable {
         }
         let has_images = report.images.is_some() || same_run.is_some_and(|last| last.has_images);
         let restarted = entry.report.is_some() && same_run.is_none();
-        let misses = entry.report.take().map(|last| last.misses).unwrap_or_default();
+        let (misses, mut before) =
+            entry.report.take().map(|last| (last.misses, last.kernels)).unwrap_or_default();
         let row = row_of(report, Some(&entry.row), now);
+        let old = std::mem::replace(&mut entry.row, row);
         let capacity_changed = std::mem::take(&mut entry.unreachable)
             || entry.stored.is_none()
-            || entry.row.status != row.status
-            || entry.row.capacity != row.capacity
-            || entry.row.slot_types != row.slot_types
-            || entry.row.resource_group != row.resource_group;
-        let due = capacity_changed || is_changed(&entry.row, &row) || entry.is_due(now);
-        let kernels =
-            report.kernels.iter().map(|kernel| (kernel.kernel.id, Arc::new(kernel.clone()))).collect();
+            || entry.row.status != old.status
+            || entry.row.capacity != old.capacity
+            || entry.row.slot_types != old.slot_types
+            || entry.row.resource_group != old.resource_group;
+        let due = capacity_changed || is_changed(old, &entry.row) || entry.is_due(now);
+        let mut keep = |kernel: &KernelReport| {
+            let same = before.remove(&kernel.kernel.id).filter(|before| **before == *kernel);
+            same.unwrap_or_else(|| Arc::new(kernel.clone()))
+        };
+        let kernels = report.kernels.iter().map(|kernel| (kernel.kernel.id, keep(kernel))).collect();
         entry.report = Some(LastReport {
             incarnation: report.incarnation,
             seq: report.seq,
@@ -135,7 +139,6 @@ impl AgentTable {
             misses,
         });
         entry.heard = now;
-        entry.row = row;
         if due {
             entry.stored = Some(now);
         }
@@ -352,8 +355,8 @@ fn row_of(report: &AgentReport, old: Option<&Agent>, now: Timestamp) -> Agent {
 }
 
 /// Whether more than the heartbeat and its statistics differ.
-fn is_changed(old: &Agent, new: &Agent) -> bool {
-    let plain =
-        |row: &Agent| Agent { last_seen: Timestamp::default(), live_stat: Value::Null, ..row.clone() };
-    plain(old) != plain(new)
+fn is_changed(mut old: Agent, new: &Agent) -> bool {
+    old.last_seen = new.last_seen;
+    old.live_stat.clone_from(&new.live_stat);
+    old != *new
 }

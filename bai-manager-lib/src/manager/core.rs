@@ -49,7 +49,7 @@ pub(crate) struct Core {
     pub(crate) queues: AgentQueues,
     pub(crate) tasks: Tasks,
     pub(crate) hub: broadcast::Sender<Arc<SessionEvent>>,
-    pub(crate) outbox: mpsc::Sender<SessionEvent>,
+    pub(crate) outbox: mpsc::Sender<Arc<SessionEvent>>,
     pub(crate) callbacks: mpsc::Sender<Notice>,
     pub(crate) leader: AtomicBool,
     /// Whether memory may lag behind the store.
@@ -98,7 +98,11 @@ pub(crate) struct DirtyGroups {
 
 impl DirtyGroups {
     pub(crate) fn mark(&self, group: &str) {
-        self.names.lock().insert(group.to_owned());
+        let mut names = self.names.lock();
+        if !names.contains(group) {
+            names.insert(group.to_owned());
+        }
+        drop(names);
         self.wake.notify_one();
     }
 
@@ -237,7 +241,7 @@ impl Core {
     /// Capacity or quota has become free, or a dependency has ended: the queues of all groups may go on.
     fn wake_after_release(&self, old: &Session, new: &Session) {
         let ended = new.status.is_dead() || (old.status.occupies_quota() && !new.status.occupies_quota());
-        if ended || old.allocated() != new.allocated() {
+        if ended || holds_other(old, new) {
             self.mark_pending_groups();
         }
     }
@@ -270,12 +274,18 @@ impl Core {
     }
 }
 
+/// Whether some kernel no longer holds what it held.
+fn holds_other(old: &Session, new: &Session) -> bool {
+    let held = old.kernels.iter().filter(|kernel| !kernel.allocated.is_empty());
+    held.into_iter().any(|old| new.kernel(old.id).is_none_or(|new| new.allocated != old.allocated))
+}
+
 impl Absorb for Arc<Core> {
     fn absorb(&self, committed: Committed) -> Arc<Session> {
         let session = Arc::new(committed.session);
         self.take(&session);
-        for event in &committed.events {
-            self.announce(&session, event);
+        for event in committed.events {
+            self.announce(&session, Arc::new(event));
         }
         session
     }
@@ -287,7 +297,7 @@ impl Absorb for Arc<Core> {
 
 impl Core {
     /// Tells local subscribers, other processes and the callback of the session.
-    fn announce(&self, session: &Session, event: &SessionEvent) {
+    fn announce(&self, session: &Session, event: Arc<SessionEvent>) {
         tracing::info!(
             session = %event.session,
             status = %event.status,
@@ -297,14 +307,17 @@ impl Core {
             event.event.name
         );
         // Without subscribers there is nobody to tell.
-        _ = self.hub.send(Arc::new(event.clone()));
-        if self.outbox.try_send(event.clone()).is_err() {
-            tracing::debug!(seq = event.seq, "the outbox is full: the event is published by the next sweep");
-        }
-        if let Some(notice) = Notice::of(session, event)
+        _ = self.hub.send(event.clone());
+        if let Some(notice) = Notice::of(session, &event)
             && self.callbacks.try_send(notice).is_err()
         {
             tracing::warn!(session = %session.id, "too many callbacks are waiting: one is dropped");
+        }
+        if let Err(error) = self.outbox.try_send(event) {
+            tracing::debug!(
+                seq = error.into_inner().seq,
+                "the outbox is full: the next sweep publishes the event"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reports of agents: the only source of what kernels really do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bai_core::port::agent::{AgentReport, KernelRef, KernelReport, KernelStage, ReportReply, RunningKernel};
@@ -13,7 +13,6 @@ use serde_json::json;
 use super::queue::Item;
 use crate::manager::core::Core;
 use crate::session::failure::{StartFailure, start_failed, terminate};
-use crate::session::registry::kernel_ref;
 
 /// Takes a report: registers the agent and moves its kernels on.
 pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<ReportReply> {
@@ -49,22 +48,24 @@ pub(crate) async fn report(core: &Arc<Core>, report: AgentReport) -> Result<Repo
 
 /// Compares the list with our records, and returns the kernels nobody here knows.
 async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<KernelRef>> {
-    let mut by_session = HashMap::<SessionId, Vec<&KernelReport>>::new();
-    for kernel in &report.kernels {
-        by_session.entry(kernel.session).or_default().push(kernel);
-    }
-    let mut unknown = Vec::new();
+    let mut kernels: Vec<_> = report.kernels.iter().collect();
+    kernels.sort_by_key(|kernel| kernel.session);
+    let (mut unknown, mut ours) = (Vec::new(), 0);
     let mut news = Vec::new();
-    for (id, kernels) in by_session {
-        let Some(session) = known(core, &report.agent, id, &kernels).await? else {
+    for kernels in kernels.chunk_by(|one, other| one.session == other.session) {
+        let id = kernels[0].session;
+        let Some(session) = known(core, &report.agent, id, kernels).await? else {
             unknown.extend(kernels.iter().map(|kernel| kernel.kernel));
             continue;
         };
-        for kernel in &kernels {
+        for kernel in kernels {
             if !is_ours(&session, &report.agent, kernel.kernel) {
                 unknown.push(kernel.kernel);
                 core.mark(&report.agent, Item::Stale(kernel.kernel));
-            } else if matches!(kernel.stage, KernelStage::Exited(_) | KernelStage::Failed { .. }) {
+                continue;
+            }
+            ours += 1;
+            if matches!(kernel.stage, KernelStage::Exited(_) | KernelStage::Failed { .. }) {
                 core.mark(&report.agent, Item::Kernel(kernel.kernel.id));
             }
         }
@@ -76,7 +77,7 @@ async fn follow_kernels(core: &Arc<Core>, report: &AgentReport) -> Result<Vec<Ke
         }
     }
     join_all(news).await;
-    notice_missing(core, report);
+    notice_missing(core, report, ours);
     unknown.sort_unstable();
     Ok(unknown)
 }
@@ -133,11 +134,11 @@ fn is_batch_news(session: &Session, report: &KernelReport) -> bool {
         && session.status.is_running()
 }
 
-async fn move_on(core: &Arc<Core>, report: &AgentReport, id: SessionId, kernels: Vec<&KernelReport>) {
+async fn move_on(core: &Arc<Core>, report: &AgentReport, id: SessionId, kernels: &[&KernelReport]) {
     let attempts = core.options.start_attempts;
     let result = core
         .update(id, |session, now| {
-            for kernel in &kernels {
+            for kernel in kernels {
                 if is_ours(session, &report.agent, kernel.kernel) && is_news(session, kernel) {
                     apply(session, report, kernel, attempts, now)?;
                 }
@@ -244,16 +245,13 @@ fn is_retryable(code: &str) -> bool {
     })
 }
 
-/// Has kernels looked after that should be on the agent and are not in its list.
-fn notice_missing(core: &Arc<Core>, report: &AgentReport) {
-    let listed: HashSet<_> = report.kernels.iter().map(|kernel| kernel.kernel).collect();
-    let sessions = core.registry.on_agent(&report.agent);
-    let kernels = sessions.iter().flat_map(|session| &session.kernels);
-    let missing: Vec<_> = kernels
-        .filter(|kernel| kernel.agent.as_ref() == Some(&report.agent) && !kernel.status.is_dead())
-        .map(kernel_ref)
-        .filter(|kernel| !listed.contains(kernel))
-        .collect();
+/// Has kernels looked after that should be on the agent and are not in its list, of which `ours` are those of our records.
+fn notice_missing(core: &Arc<Core>, report: &AgentReport, ours: usize) {
+    let mut missing = Vec::new();
+    if core.registry.count_on(&report.agent) != ours {
+        let listed: HashSet<_> = report.kernels.iter().map(|kernel| kernel.kernel).collect();
+        missing = core.registry.on_agent(&report.agent, |kernel| !listed.contains(&kernel));
+    }
     core.agents.note_missing(&report.agent, &missing);
     for kernel in missing {
         core.mark(&report.agent, Item::Kernel(kernel.id));

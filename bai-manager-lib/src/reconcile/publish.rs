@@ -18,7 +18,7 @@ pub(crate) const ORIGIN: &str = "manager";
 const BATCH: usize = 256;
 
 /// Publishes what commits have produced, until the manager drains.
-pub(crate) async fn run(core: Arc<Core>, mut outbox: mpsc::Receiver<SessionEvent>) {
+pub(crate) async fn run(core: Arc<Core>, mut outbox: mpsc::Receiver<Arc<SessionEvent>>) {
     let mut events = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
@@ -55,11 +55,11 @@ pub(crate) async fn sweep(core: Arc<Core>) {
 }
 
 /// Publishes events that are old enough that nobody else is about to.
-pub(crate) async fn left_behind(core: &Core) -> Result<()> {
+async fn left_behind(core: &Core) -> Result<()> {
     let young = core.now() - Duration::from_secs(3);
     loop {
         let events = core.backends.sessions.unpublished(1000).await?;
-        let old: Vec<_> = events.into_iter().take_while(|event| event.at < young).collect();
+        let old: Vec<_> = events.into_iter().take_while(|event| event.at < young).map(Arc::new).collect();
         if old.is_empty() {
             return Ok(());
         }
@@ -67,7 +67,7 @@ pub(crate) async fn left_behind(core: &Core) -> Result<()> {
     }
 }
 
-pub(crate) async fn publish(core: &Core, events: &[SessionEvent]) -> Result<()> {
+async fn publish(core: &Core, events: &[Arc<SessionEvent>]) -> Result<()> {
     let payloads: Vec<_> = events.iter().filter_map(|event| payload(event, &core.options.id)).collect();
     core.backends.events.publish(TOPIC, &payloads).await?;
     let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();

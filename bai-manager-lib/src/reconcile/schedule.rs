@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bai_core::error::code;
 use bai_core::port::store::{AgentStatus, Directory};
-use bai_core::{AgentId, Result, Session, SessionId, SessionStatus};
+use bai_core::{AgentId, KernelStatus, Result, Session, SessionId, SessionStatus};
 use bai_scheduler::explain::{Explanation, Verdict};
 use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan};
 use chrono::TimeDelta;
@@ -225,11 +225,13 @@ async fn place(core: &Arc<Core>, group: &str, placement: &Placement) {
                 return Ok(()); // cancelled meanwhile
             }
             claim::clear(session);
-            session.place(agents, now)
+            session.place(agents, now)?;
+            // Its kernels are asked for at once: one commit for both.
+            session.advance_all(SessionStatus::Preparing, KernelStatus::Preparing, "", now)
         })
         .await;
     let is_ours = |session: &Session| {
-        session.status == SessionStatus::Scheduled
+        session.status == SessionStatus::Preparing
             && session.kernels.iter().map(|kernel| kernel.agent.as_ref()).eq(agents.iter().map(Some))
     };
     match result {

@@ -1,12 +1,12 @@
 //! Group commit: changes that arrive while the store is busy go to it together with the next call.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use bai_core::error::code;
-use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, SessionChange};
 use bai_core::{Error, ErrorKind, Result, Session};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::manager::core::Core;
 
@@ -64,30 +64,42 @@ pub(crate) trait Absorb: Send + Sync {
 
 /// Serves the queue until the manager drains.
 pub(crate) async fn serve(core: Arc<Core>, mut queue: mpsc::Receiver<Job>) {
-    let store = core.backends.sessions.clone();
+    let most = core.backends.sessions.capability().parallel_commits.max(1);
+    let mut calls = JoinSet::new();
     let mut jobs = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
             biased;
-            count = queue.recv_many(&mut jobs, BATCH) => {
+            Some(_) = calls.join_next() => {} // a call that has panicked has answered nobody, and all know that
+            count = queue.recv_many(&mut jobs, BATCH), if calls.len() < most => {
                 if count == 0 {
-                    return;
+                    break;
                 }
+                let (inserts, commits): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| job.insert);
+                calls.spawn(store_all(core.clone(), inserts, commits));
             }
             () = core.tasks.draining(), if !queue.is_closed() => queue.close(),
         }
-        let (inserts, commits): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| job.insert);
-        insert_all(inserts, &*store, &core).await;
-        commit_all(commits, &*store, &core).await;
     }
+    while calls.join_next().await.is_some() {}
 }
 
-async fn commit_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb) {
+async fn store_all(core: Arc<Core>, inserts: Vec<Job>, commits: Vec<Job>) {
+    let store = &core.backends.sessions;
+    answer_all(inserts, &core, |changes| store.insert(changes)).await;
+    answer_all(commits, &core, |changes| store.commit(changes)).await;
+}
+
+/// Makes one call for all jobs, and answers each.
+async fn answer_all<F>(jobs: Vec<Job>, sink: &dyn Absorb, call: impl FnOnce(Vec<SessionChange>) -> F)
+where
+    F: Future<Output = Result<Vec<Result<Committed>>>>,
+{
     if jobs.is_empty() {
         return;
     }
     let (changes, replies): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.change, job.reply)).unzip();
-    match store.commit(changes).await {
+    match call(changes).await {
         Ok(results) => {
             replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result, sink));
         }
@@ -97,35 +109,6 @@ async fn commit_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb)
                 answer(reply, Err(again(&error)), sink);
             }
         }
-    }
-}
-
-async fn insert_all(jobs: Vec<Job>, store: &dyn SessionStore, sink: &dyn Absorb) {
-    if jobs.len() > 1 {
-        let changes = jobs.iter().map(|job| job.change.clone()).collect();
-        match store.insert(changes).await {
-            Ok(all) => {
-                jobs.into_iter().zip(all).for_each(|(job, committed)| answer(job.reply, Ok(committed), sink));
-                return;
-            }
-            // One of them is refused: find out which.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                sink.doubt();
-                for job in jobs {
-                    answer(job.reply, Err(again(&error)), sink);
-                }
-                return;
-            }
-        }
-    }
-    for job in jobs {
-        let result = store.insert(vec![job.change]).await;
-        if result.as_ref().is_err_and(|error| error.kind() != ErrorKind::AlreadyExists) {
-            sink.doubt();
-        }
-        let missing = || Error::of(code::STORE_FAILED, "the store has not answered for the session");
-        answer(job.reply, result.and_then(|mut all| all.pop().ok_or_else(missing)), sink);
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bai_core::port::agent::KernelRef;
-use bai_core::{AccessKey, AgentId, KernelId, ResourceSlots, Result, Session, SessionId, SessionStatus};
+use bai_core::{
+    AccessKey, AgentId, Kernel, KernelId, ResourceSlots, Result, Session, SessionId, SessionStatus,
+};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -22,14 +24,22 @@ struct State {
     sessions: HashMap<SessionId, watch::Sender<Arc<Session>>>,
     names: HashMap<(AccessKey, String), SessionId>,
     kernels: HashMap<KernelId, SessionId>,
-    /// Sessions with a kernel on the agent.
-    placed: HashMap<AgentId, HashSet<SessionId>>,
+    /// What is on each agent that has something.
+    placed: HashMap<AgentId, Placed>,
     /// Sessions that have died lately: an old read must not bring them back.
     graves: Graves,
     /// Pending sessions of each resource group that has some.
     queued: HashMap<String, HashSet<SessionId>>,
     /// What waits of each keypair.
     pending: Pending,
+}
+
+/// Sessions with a kernel on an agent.
+#[derive(Debug, Default)]
+struct Placed {
+    sessions: HashSet<SessionId>,
+    /// How many kernels of theirs are there, dead ones included.
+    kernels: usize,
 }
 
 /// A session that is about to be enqueued.
@@ -97,10 +107,13 @@ impl Registry {
         {
             return Replaced::Stale;
         }
-        if let Some(old) = &old {
-            state.drop_indexes(old);
-        } else {
-            state.pending.arrived(session.id);
+        match &old {
+            Some(old) if same_indexes(old, &session) => {
+                state.follow(session);
+                return Replaced::Older(old.clone());
+            }
+            Some(old) => state.drop_indexes(old),
+            None => state.pending.arrived(session.id),
         }
         if session.status.is_dead() {
             state.remove(session);
@@ -130,11 +143,22 @@ impl Registry {
         self.all().into_iter().filter(|session| session.resource_group == group).collect()
     }
 
-    /// Living sessions with a kernel on the agent.
-    pub(crate) fn on_agent(&self, agent: &AgentId) -> Vec<Arc<Session>> {
+    /// How many kernels of living sessions the agent has, or had.
+    pub(crate) fn count_on(&self, agent: &AgentId) -> usize {
+        self.state.read().placed.get(agent).map_or(0, |placed| placed.kernels)
+    }
+
+    /// The living kernels of sessions on the agent that `wanted` picks.
+    pub(crate) fn on_agent(&self, agent: &AgentId, wanted: impl Fn(KernelRef) -> bool) -> Vec<KernelRef> {
         let state = self.state.read();
-        let ids = state.placed.get(agent).into_iter().flatten();
-        ids.filter_map(|id| state.sessions.get(id)).map(|entry| entry.borrow().clone()).collect()
+        let ids = state.placed.get(agent).into_iter().flat_map(|placed| &placed.sessions);
+        let mut found = Vec::new();
+        for session in ids.filter_map(|id| state.sessions.get(id)).map(watch::Sender::borrow) {
+            let here = |kernel: &&Kernel| kernel.agent.as_ref() == Some(agent) && !kernel.status.is_dead();
+            found
+                .extend(session.kernels.iter().filter(here).map(kernel_ref).filter(|kernel| wanted(*kernel)));
+        }
+        found
     }
 
     /// What living kernels hold on each agent.
@@ -162,8 +186,15 @@ impl State {
             self.kernels.insert(kernel.id, session.id);
         }
         for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
-            self.placed.entry(agent.clone()).or_default().insert(session.id);
+            let placed = self.placed.entry(agent.clone()).or_default();
+            placed.sessions.insert(session.id);
+            placed.kernels += 1;
         }
+        self.follow(session);
+    }
+
+    /// Takes the session itself, as far as it is not in an index.
+    fn follow(&mut self, session: Arc<Session>) {
         match self.sessions.get(&session.id) {
             Some(entry) => _ = entry.send_replace(session),
             None => _ = self.sessions.insert(session.id, watch::Sender::new(session)),
@@ -195,9 +226,10 @@ impl State {
             self.names.remove(&key);
         }
         for agent in session.kernels.iter().filter_map(|kernel| kernel.agent.as_ref()) {
-            if let Some(sessions) = self.placed.get_mut(agent) {
-                sessions.remove(&session.id);
-                if sessions.is_empty() {
+            if let Some(placed) = self.placed.get_mut(agent) {
+                placed.sessions.remove(&session.id);
+                placed.kernels -= 1;
+                if placed.kernels == 0 {
                     self.placed.remove(agent);
                 }
             }
@@ -226,6 +258,20 @@ impl Graves {
             self.ids.remove(&oldest);
         }
     }
+}
+
+/// Whether two versions of a session are found by the same things.
+fn same_indexes(old: &Session, new: &Session) -> bool {
+    let mut kernels = old.kernels.iter().zip(&new.kernels);
+    let is_settled =
+        |session: &Session| session.status != SessionStatus::Pending && !session.status.is_dead();
+    is_settled(old)
+        && is_settled(new)
+        && old.name == new.name
+        && old.owner.access_key == new.owner.access_key
+        && old.resource_group == new.resource_group
+        && old.kernels.len() == new.kernels.len()
+        && kernels.all(|(old, new)| old.id == new.id && old.agent == new.agent)
 }
 
 fn name_key(session: &Session) -> (AccessKey, String) {

@@ -74,7 +74,7 @@ impl SessionStore for Unreliable {
         if self.exclusive { self.store.capability() } else { StoreCapability::default() }
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         let (before, after) = self.luck();
         if before {
             return Err(down());

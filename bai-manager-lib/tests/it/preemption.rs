@@ -32,7 +32,7 @@ impl SessionStore for Picky {
         self.store.capability()
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         self.store.insert(new).await
     }
 

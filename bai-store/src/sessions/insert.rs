@@ -1,4 +1,4 @@
-//! New sessions: all or none.
+//! New sessions, many in one transaction.
 
 use bai_core::error::Result;
 use bai_core::memory::store::rules;
@@ -18,7 +18,7 @@ statements! {
     OCCUPANT = "SELECT id FROM sessions WHERE id = $1 OR (access_key = $2 AND name = $3 AND living) ORDER BY id <> $1";
 }
 
-pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
     if new.is_empty() {
         return Ok(Vec::new());
     }
@@ -27,27 +27,53 @@ pub(super) async fn insert(store: &Store, new: Vec<SessionChange>) -> Result<Vec
         change.session.version = 0;
         Prepared::of(change, now)
     });
-    let new = new.collect::<Result<Vec<_>>>()?;
+    let new: Vec<_> = new.collect();
     let mut tx = store.db().begin().await?;
-    let mut ledger = Ledger::open(&mut tx, &new).await?;
-    let (mut writes, mut columns, mut done) = (Writes::default(), Vec::new(), Vec::new());
-    for prepared in new {
-        if prepared.guard_capacity {
-            ledger.require_room(prepared.session())?;
-        }
-        ledger.enter(prepared.session());
-        let (committed, row) = writes.add(prepared, 0);
-        columns.push(row);
-        done.push(committed);
+    let mut ledger = Ledger::open(&mut tx, new.iter().flatten()).await?;
+    // Whether a guarded one has room depends on which of those before it are in.
+    let is_guarded = new.iter().flatten().any(|change| change.guard_capacity);
+    let most = if is_guarded { 1 } else { new.len() };
+    let mut results = Vec::with_capacity(new.len());
+    let mut new = new.into_iter();
+    while new.len() > 0 {
+        let some = new.by_ref().take(most).collect();
+        results.extend(insert_some(&mut tx, &mut ledger, some).await?);
     }
-    if let Some(refused) = insert_sessions(&mut tx, &columns).await? {
-        let session = &done[refused].session;
-        return Err(rules::session_exists(occupant(&mut tx, session).await?, &session.name));
-    }
-    let seqs = writes.flush(&mut tx).await?;
-    number_events(done.iter_mut(), seqs);
     tx.commit().await?;
-    Ok(done)
+    Ok(results)
+}
+
+async fn insert_some(
+    tx: &mut Tx,
+    ledger: &mut Ledger,
+    new: Vec<Result<Prepared>>,
+) -> Result<Vec<Result<Committed>>> {
+    let room = |change: Prepared| {
+        if change.guard_capacity {
+            ledger.require_room(change.session())?;
+        }
+        Ok(change)
+    };
+    let new: Vec<_> = new.into_iter().map(|change| change.and_then(room)).collect();
+    let columns: Vec<_> = new.iter().flatten().map(|change| &change.columns).collect();
+    let mut inserted = insert_sessions(tx, &columns).await?.into_iter();
+    let (mut writes, mut results) = (Writes::default(), Vec::with_capacity(new.len()));
+    for change in new {
+        results.push(match change {
+            Ok(change) if inserted.next() == Some(true) => {
+                ledger.enter(change.session());
+                Ok(writes.add(change, 0).0)
+            }
+            Ok(change) => {
+                let session = change.session();
+                Err(rules::session_exists(occupant(tx, session).await?, &session.name))
+            }
+            Err(refused) => Err(refused),
+        });
+    }
+    let seqs = writes.flush(tx).await?;
+    number_events(results.iter_mut().flatten(), seqs);
+    Ok(results)
 }
 
 /// The session that has the id, or lives under the name.

@@ -1,6 +1,7 @@
 //! The capacity guard: what agents hold, read once per agent and transaction, and kept up from then on.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bai_core::error::Result;
 use bai_core::memory::store::rules;
@@ -46,20 +47,27 @@ impl Ledger {
                 account.capacity = from_doc(&row.text(1)?, "agent", &agent)?;
             }
         }
+        let mut read = HashMap::new(); // many hold the same
         for row in tx.rows(HELD, &args![&ids]).await? {
-            ledger.add(&row)?;
+            ledger.add(&row, &mut read)?;
         }
         Ok(ledger)
     }
 
     /// From the columns agent, session and allocation.
-    fn add(&mut self, row: &Row) -> Result<()> {
+    fn add(&mut self, row: &Row, read: &mut HashMap<String, ResourceSlots>) -> Result<()> {
         let agent = AgentId::from(row.text(0)?);
         let Some(account) = self.agents.get_mut(&agent) else { return Ok(()) };
-        let id = row.text(1)?;
-        let allocated: ResourceSlots = from_doc(&row.text(2)?, "kernel", &id)?;
-        account.total.add(&allocated);
-        self.held.entry(session_id(&id)?).or_default().entry(agent).or_default().add(&allocated);
+        let (id, doc) = (row.text(1)?, row.text(2)?);
+        let allocated = match read.entry(doc) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let allocated = from_doc(new.key(), "kernel", &id)?;
+                new.insert(allocated)
+            }
+        };
+        account.total.add(allocated);
+        self.held.entry(session_id(&id)?).or_default().entry(agent).or_default().add(allocated);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::db::Arg;
 use crate::db::{Outcome, Tx, args};
 use crate::dialect::{ADD_EVENTS, Dialect, INSERT_SESSIONS, PUT_KERNELS, REPLACE_SESSIONS, statements};
 #[cfg(feature = "sqlite")]
-use crate::dialect::{REPLACE_KERNEL, REPLACE_UNINDEXED};
+use crate::dialect::{QUEUE_EVENTS, REPLACE_KERNEL, REPLACE_UNINDEXED};
 
 statements! {
     DROP_KERNELS = "DELETE FROM kernels WHERE session_id = $1 AND place >= $2";
@@ -222,23 +222,22 @@ impl SessionColumns {
     }
 }
 
-/// Inserts sessions. The place of the first that is refused, because its id or the name of a living session is taken.
-pub(super) async fn insert_sessions(tx: &mut Tx, sessions: &[SessionColumns]) -> Result<Option<usize>> {
+/// Inserts sessions. Which of them are in: the others are refused, because an id or the name of a living session is taken.
+pub(super) async fn insert_sessions(tx: &mut Tx, sessions: &[&SessionColumns]) -> Result<Vec<bool>> {
     match tx.dialect() {
         #[cfg(feature = "sqlite")]
         Dialect::Sqlite => {
-            for (place, session) in sessions.iter().enumerate() {
-                if tx.row(INSERT_SESSIONS, &session.args()).await?.is_none() {
-                    return Ok(Some(place));
-                }
+            let mut inserted = Vec::with_capacity(sessions.len());
+            for session in sessions {
+                inserted.push(tx.row(INSERT_SESSIONS, &session.args()).await?.is_some());
             }
-            Ok(None)
+            Ok(inserted)
         }
         #[cfg(feature = "postgres")]
         Dialect::Postgres => {
             let rows = tx.rows(INSERT_SESSIONS, &args![to_doc(&sessions)?]).await?;
             let mut inserted = rows.iter().map(|row| row.text(0)).collect::<Result<HashSet<_>>>()?;
-            Ok(sessions.iter().position(|session| !inserted.remove(&session.id)))
+            Ok(sessions.iter().map(|session| inserted.remove(&session.id)).collect())
         }
     }
 }
@@ -370,6 +369,9 @@ async fn add_events(tx: &mut Tx, events: &[EventColumns]) -> Result<Vec<i64>> {
             let mut rows = Vec::with_capacity(events.len());
             for event in events {
                 rows.extend(tx.row(ADD_EVENTS, &args![&event.session_id, event.at, &event.doc]).await?);
+            }
+            if let Some(first) = rows.first() {
+                tx.execute(QUEUE_EVENTS, &args![first.int(0)?]).await?;
             }
             rows
         }

@@ -20,7 +20,15 @@ async fn child() {
     let store = open(Path::new(&directory)).await;
     let mut current = match store.find(&SessionQuery::default()).await.unwrap().items.pop() {
         Some(session) => session,
-        None => store.insert(vec![change_with(session("one"), "inserted")]).await.unwrap().remove(0).session,
+        None => {
+            store
+                .insert(vec![change_with(session("one"), "inserted")])
+                .await
+                .unwrap()
+                .remove(0)
+                .unwrap()
+                .session
+        }
     };
     loop {
         current =

@@ -115,8 +115,9 @@ async fn agrees_with_memory(store: Store) {
         memory.put_user(&user(number)).await.unwrap();
     }
     let sessions = draw(60);
-    store.insert(sessions.clone()).await.unwrap();
-    memory.insert(sessions).await.unwrap();
+    for results in [store.insert(sessions.clone()).await, memory.insert(sessions).await] {
+        assert!(results.unwrap().iter().all(Result::is_ok));
+    }
 
     let queries = (any_filter(), any_order(), 0u64..4, prop::option::of(0u64..40));
     for _ in 0..400 {

@@ -46,7 +46,8 @@ async fn several_processes_share_a_database() {
         stores.push(store.await.unwrap());
     }
     assert!(!stores[0].capability().exclusive);
-    let first = stores[0].insert(vec![change_with(session("a"), "x")]).await.unwrap().remove(0).session;
+    let first =
+        stores[0].insert(vec![change_with(session("a"), "x")]).await.unwrap().remove(0).unwrap().session;
     let commits = stores.iter().map(|store| {
         let (store, mine) = (store.clone(), first.clone());
         tokio::spawn(async move {

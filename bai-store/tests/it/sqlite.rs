@@ -43,13 +43,14 @@ async fn rows_survive_reopening() {
     store.put_user(&user(1)).await.unwrap();
     store.put_keypair(&keypair(1)).await.unwrap();
     store.put_agent(&agent("i-1", slots(1, 1))).await.unwrap();
-    let committed = store.insert(vec![change_with(session("a"), "session_enqueued")]).await.unwrap();
+    let mut results = store.insert(vec![change_with(session("a"), "session_enqueued")]).await.unwrap();
+    let committed = results.remove(0).unwrap();
     store.close().await;
     drop(store);
 
     let store = open_in(&directory).await;
-    assert_eq!(store.get(committed[0].session.id).await.unwrap().as_ref(), Some(&committed[0].session));
-    assert_eq!(store.unpublished(10).await.unwrap(), committed[0].events);
+    assert_eq!(store.get(committed.session.id).await.unwrap().as_ref(), Some(&committed.session));
+    assert_eq!(store.unpublished(10).await.unwrap(), committed.events);
     assert_eq!(store.agents().await.unwrap(), [agent("i-1", slots(1, 1))]);
     let credential = store.credential(&keypair(1).access_key).await.unwrap().unwrap();
     assert_eq!(credential.keypair, keypair(1));

@@ -9,7 +9,7 @@ use bai_core::status::{SessionResult, SessionStatus};
 use bai_core::{AgentId, Session};
 use serde_json::json;
 
-use super::{Rows, assert_moved_on, commit_one, ended, insert, placed, running, stored};
+use super::{Rows, assert_moved_on, commit_one, ended, insert, insert_one, placed, running, stored};
 use crate::fixture::{agent, at, change, change_with, cluster_session, session, slots};
 
 pub async fn a_commit_replaces_the_session_under_the_next_version(store: Arc<dyn Rows>) {
@@ -82,7 +82,7 @@ pub async fn a_commit_may_rename(store: Arc<dyn Rows>) {
     let renamed = commit_one(&*store, change(renamed)).await.unwrap().session;
     insert(&*store, session("old")).await;
     assert_eq!(stored(&*store, renamed.id).await.name, "new");
-    assert!(store.insert(vec![change(session("new"))]).await.is_err());
+    assert!(insert_one(&*store, change(session("new"))).await.is_err());
 }
 
 pub async fn changes_of_a_batch_succeed_and_fail_on_their_own(store: Arc<dyn Rows>) {
@@ -164,7 +164,7 @@ pub async fn concurrent_commits_have_one_winner(store: Arc<dyn Rows>) {
 pub async fn concurrent_inserts_of_one_name_have_one_winner(store: Arc<dyn Rows>) {
     let tasks = (0..16).map(|_| {
         let store = store.clone();
-        tokio::spawn(async move { store.insert(vec![change(session("one"))]).await })
+        tokio::spawn(async move { insert_one(&*store, change(session("one"))).await })
     });
     let mut winners = 0;
     for task in tasks.collect::<Vec<_>>() {

@@ -6,7 +6,7 @@ use bai_core::port::store::{NewEvent, SessionChange, SessionEvent};
 use bai_core::status::SessionStatus;
 use bai_core::{KernelId, Session};
 
-use super::{Rows, commit_one, ended, insert, placed};
+use super::{Rows, commit_one, ended, insert, insert_all, placed};
 use crate::fixture::{at, change, change_with, cluster_session, event_named, session};
 
 fn names(events: &[SessionEvent]) -> Vec<&str> {
@@ -18,13 +18,13 @@ fn seqs(events: &[SessionEvent]) -> Vec<i64> {
 }
 
 pub async fn history_is_kept_oldest_first(store: Arc<dyn Rows>) {
-    let mut done = store.insert(vec![change_with(session("a"), "session_enqueued")]).await.unwrap();
+    let mut done = insert_all(&*store, vec![change_with(session("a"), "session_enqueued")]).await;
     let first = done.remove(0);
     assert_eq!(names(&first.events), ["session_enqueued"]);
     let events = ["one", "two", "three"].map(event_named).to_vec();
     let placed = SessionChange { events, ..change(placed(first.session.clone(), "i-1")) };
     let second = commit_one(&*store, placed).await.unwrap();
-    store.insert(vec![change_with(session("b"), "other")]).await.unwrap();
+    insert_all(&*store, vec![change_with(session("b"), "other")]).await;
 
     let history = store.history(first.session.id).await.unwrap();
     assert_eq!(names(&history), ["session_enqueued", "one", "two", "three"]);
@@ -60,7 +60,7 @@ pub async fn an_event_of_a_kernel_tells_its_role(store: Arc<dyn Rows>) {
     let new = cluster_session("a", 3);
     let about = |kernel: KernelId| NewEvent { kernel: Some(kernel), ..event_named("kernel_preparing") };
     let events = vec![about(new.kernels[0].id), about(new.kernels[2].id), about(KernelId::random())];
-    let done = store.insert(vec![SessionChange { events, ..change(new) }]).await.unwrap();
+    let done = insert_all(&*store, vec![SessionChange { events, ..change(new) }]).await;
     let history = store.history(done[0].session.id).await.unwrap();
     let roles: Vec<_> =
         history.iter().map(|event| (event.cluster_role.as_deref(), event.cluster_idx)).collect();
@@ -73,7 +73,7 @@ pub async fn seq_increases_in_commit_order(store: Arc<dyn Rows>) {
     for number in 0..5 {
         current.priority = number;
         current = commit_one(&*store, change_with(current, "changed")).await.unwrap().session;
-        store.insert(vec![change_with(session(&format!("other{number}")), "other")]).await.unwrap();
+        insert_all(&*store, vec![change_with(session(&format!("other{number}")), "other")]).await;
     }
     let history = seqs(&store.history(current.id).await.unwrap());
     assert_eq!(history.len(), 5);
@@ -83,7 +83,7 @@ pub async fn seq_increases_in_commit_order(store: Arc<dyn Rows>) {
 pub async fn unpublished_events_are_listed_until_marked(store: Arc<dyn Rows>) {
     let changes = ["a", "b", "c"].map(|name| change_with(session(name), name)).to_vec();
     let ids: Vec<_> = changes.iter().map(|change| change.session.id).collect();
-    store.insert(changes).await.unwrap();
+    insert_all(&*store, changes).await;
     let all = store.unpublished(10).await.unwrap();
     assert_eq!(names(&all), ["a", "b", "c"]);
     store.mark_published(&[all[0].seq, all[2].seq]).await.unwrap();
@@ -94,7 +94,7 @@ pub async fn unpublished_events_are_listed_until_marked(store: Arc<dyn Rows>) {
 }
 
 pub async fn marking_twice_is_safe(store: Arc<dyn Rows>) {
-    store.insert(vec![change_with(session("a"), "a"), change_with(session("b"), "b")]).await.unwrap();
+    insert_all(&*store, vec![change_with(session("a"), "a"), change_with(session("b"), "b")]).await;
     let all = store.unpublished(10).await.unwrap();
     store.mark_published(&[]).await.unwrap();
     store.mark_published(&[all[0].seq]).await.unwrap();
@@ -104,7 +104,7 @@ pub async fn marking_twice_is_safe(store: Arc<dyn Rows>) {
 
 pub async fn unpublished_is_limited_to_the_oldest(store: Arc<dyn Rows>) {
     let changes = (0..10).map(|number| change_with(session(&format!("s{number}")), &format!("e{number}")));
-    store.insert(changes.collect()).await.unwrap();
+    insert_all(&*store, changes.collect()).await;
     assert_eq!(names(&store.unpublished(3).await.unwrap()), ["e0", "e1", "e2"]);
     assert_eq!(store.unpublished(0).await.unwrap(), []);
 }

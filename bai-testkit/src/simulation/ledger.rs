@@ -144,7 +144,7 @@ impl Ledger {
         let moved = before.status != after.status;
         if before.status.is_dead() {
             self.trace.blame(format_args!("{} is changed after its death", after.name));
-        } else if moved && !before.status.can_become(after.status) {
+        } else if moved && !before.status.can_become(after.status) && !is_placed(before, after) {
             self.trace.blame(format_args!("{} goes from {} to {}", after.name, before.status, after.status));
         }
         if after.version != before.version + 1 {
@@ -230,6 +230,13 @@ impl Ledger {
 /// Names a start of a kernel.
 pub(super) fn describe(kernel: KernelRef) -> String {
     format!("{}#{}", kernel.id, kernel.generation)
+}
+
+/// Whether the commit places the session, and moves it on from there at once.
+fn is_placed(before: &Session, after: &Session) -> bool {
+    after.main().generation > before.main().generation
+        && before.status.can_become(SessionStatus::Scheduled)
+        && SessionStatus::Scheduled.can_become(after.status)
 }
 
 fn agents_of(session: &Session) -> Vec<&AgentId> {

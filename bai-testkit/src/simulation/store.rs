@@ -67,13 +67,16 @@ impl StoreLink {
 #[async_trait]
 impl SessionStore for StoreLink {
     fn capability(&self) -> StoreCapability {
-        StoreCapability::default() // shared
+        // Shared by several managers, as one that several connections write to.
+        let mut capability = StoreCapability::default();
+        capability.parallel_commits = 2;
+        capability
     }
 
-    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Committed>> {
+    async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
         self.reach(|store, manager| async move {
             let done = store.rows.insert(new).await?;
-            for committed in &done {
+            for committed in done.iter().flatten() {
                 store.ledger.enter(&manager, &committed.session);
             }
             Ok(done)

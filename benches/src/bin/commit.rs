@@ -10,6 +10,9 @@ use bai_core::{Error, ErrorKind, Result};
 use bai_store::{Options, Store};
 use bai_testkit::fixture;
 
+#[global_allocator]
+static ALLOCATOR: bai_benches::Allocator = bai_benches::Allocator;
+
 const SINGLES: usize = 1000;
 const TOGETHER: u32 = 200;
 const ROUNDS: usize = 20;
@@ -20,7 +23,8 @@ async fn main() -> Result<()> {
     let dir = tempfile::TempDir::new().map_err(failed)?;
     let store = Store::open_sqlite(dir.path().join("bai.db"), Options::new([1; 32])).await?;
     let new = (0..TOGETHER).map(|n| fixture::change_with(fixture::session(&format!("s{n}")), "enqueued"));
-    let mut sessions = store.insert(new.collect()).await?;
+    let results = store.insert(new.collect()).await?;
+    let mut sessions = results.into_iter().collect::<Result<Vec<_>>>()?;
 
     let mut one = sessions.remove(0);
     let singles = time(SINGLES, async |_| {

@@ -19,6 +19,9 @@ use bai_store::{Options, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
+#[global_allocator]
+static ALLOCATOR: bai_benches::Allocator = bai_benches::Allocator;
+
 const NODES: usize = 1_000;
 const CORES: u64 = 32;
 const SESSIONS: usize = 30_000;

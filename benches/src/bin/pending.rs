@@ -7,6 +7,9 @@ use bai::{Client, Cluster, NewSession, Result, Runtime, Session};
 use bai_benches::{header, median, print};
 use futures_util::future::{join_all, try_join, try_join_all};
 
+#[global_allocator]
+static ALLOCATOR: bai_benches::Allocator = bai_benches::Allocator;
+
 const SESSIONS: u32 = 200;
 const ROUNDS: usize = 7;
 

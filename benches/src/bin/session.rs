@@ -7,6 +7,9 @@ use std::time::Instant;
 use bai::{BatchOptions, Client, Cluster, ConsoleItem, NewSession, Result, Runtime, Session};
 use bai_benches::{failed, header, median_ms, print, time};
 
+#[global_allocator]
+static ALLOCATOR: bai_benches::Allocator = bai_benches::Allocator;
+
 const STARTS: usize = 30;
 const EXECUTES: usize = 300;
 const OUTPUT_BYTES: usize = 50_000_000;

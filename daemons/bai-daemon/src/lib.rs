@@ -45,6 +45,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use signal::shutdown_on_signal;
 
+/// Requests and records are many small pieces that one thread makes and another drops: with the system's allocator that takes a
+/// fifth of all processor time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A daemon: a configuration and what to do with it.
 pub trait Daemon {
     /// Name of the binary; `bai-agent` reads variables that start with `BAI_AGENT__`.

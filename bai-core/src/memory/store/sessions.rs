@@ -36,31 +36,12 @@ impl Sessions {
         living.map(|session| (session.id, session.version)).collect()
     }
 
-    /// All or none: what has been stored before a refusal is taken out again.
     pub(super) fn insert(
         &mut self,
-        new: Vec<SessionChange>,
+        change: SessionChange,
         agents: &Agents,
         now: Timestamp,
-    ) -> Result<Vec<Committed>> {
-        let first_seq = self.last_seq + 1;
-        let mut done: Vec<Committed> = Vec::with_capacity(new.len());
-        for change in new {
-            match self.insert_one(change, agents, now) {
-                Ok(committed) => done.push(committed),
-                Err(error) => {
-                    for committed in &done {
-                        self.remove(committed.session.id);
-                    }
-                    self.last_seq = first_seq - 1;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    fn insert_one(&mut self, change: SessionChange, agents: &Agents, now: Timestamp) -> Result<Committed> {
+    ) -> Result<Committed> {
         let session = &change.session;
         rules::require_kernels(session)?;
         let taken =
