@@ -72,7 +72,12 @@ fn moves(id: SessionId, old: Option<&Session>, new: Option<&Session>, context: &
         (Phase::Absent, Phase::Waiting, Some(new)) => vec![Delta::Enqueued(Box::new(session(new, context)))],
         (Phase::Waiting, Phase::Waiting, Some(new)) => {
             // It was placed and came back meanwhile.
-            let again = old.is_some_and(|old| failed_agents(old) != failed_agents(new));
+            let again = old.is_some_and(|old| {
+                let lost_claim = claim::recorded(old).is_some()
+                    && claim::recorded(new).is_none()
+                    && claim::not_before(new).is_none();
+                lost_claim || failed_agents(old) != failed_agents(new)
+            });
             let requeued = again.then(|| Delta::Requeued(id, failed_agents(new)));
             requeued.into_iter().chain(claims(id, old.filter(|_| !again), new)).collect()
         }
