@@ -17,6 +17,7 @@ pub(crate) mod effect;
 pub(crate) mod follow;
 pub(crate) mod idle;
 pub(crate) mod leader;
+pub(crate) mod preempt;
 pub(crate) mod publish;
 pub(crate) mod queue;
 pub(crate) mod resync;

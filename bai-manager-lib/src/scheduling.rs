@@ -5,6 +5,7 @@
 //! which notes arrive, and a note too many changes nothing. A group that gets into doubt is dropped and built afresh from
 //! memory; the result is the same.
 
+pub(crate) mod claim;
 mod group;
 mod inbox;
 mod limits;
@@ -89,9 +90,9 @@ impl Groups {
         self.with(name, |group| group.placed(session));
     }
 
-    /// A placement could not be recorded.
-    pub(crate) fn not_placed(&self, name: &str, session: SessionId) {
-        self.with(name, |group| group.not_placed(session));
+    /// A placement or a claim could not be recorded: the session waits as its record says.
+    pub(crate) fn waits_again(&self, name: &str, session: SessionId, record: Option<&Session>) {
+        self.with(name, |group| group.waits_again(session, record));
     }
 }
 

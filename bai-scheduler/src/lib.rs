@@ -57,11 +57,11 @@ mod room;
 pub use explain::{Explanation, Verdict};
 pub use group::Group;
 pub use model::{
-    Agent, Delta, Dependency, DependencyState, Designation, Direction, Holder, Kernel, Limits, Outcome,
-    Owner, Running, Session, SessionGroup, SessionGroupId, UsageSlice,
+    Agent, Claim, Delta, Dependency, DependencyState, Designation, Direction, Holder, Kernel, Limits,
+    Outcome, Owner, Running, Session, SessionGroup, SessionGroupId, UsageSlice,
 };
 pub use options::{Backfill, Options, Preemption, VictimOrder, VictimScope};
-pub use plan::{Cancellation, Placement, Plan, Preempted, Reservation, Unplaced};
+pub use plan::{Cancellation, GivenUp, Placement, Plan, Preempted, Reservation, Unplaced};
 pub use select::{AgentView, Concentrated, Dispersed, Legacy, Profile, RoundRobin, SelectionKey, Selector};
 pub use sequence::{Drf, FairShare, Fifo, Level, Lifo, Sequencer, Standing, Waiting};
 pub use slots::{SlotOrder, SlotTable};

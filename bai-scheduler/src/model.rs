@@ -11,6 +11,6 @@ pub use agent::Agent;
 pub use delta::{Delta, Outcome};
 pub use owner::{Holder, Limits, Owner, UsageSlice};
 pub use session::{
-    Dependency, DependencyState, Designation, Direction, Kernel, Running, Session, SessionGroup,
+    Claim, Dependency, DependencyState, Designation, Direction, Kernel, Running, Session, SessionGroup,
     SessionGroupId,
 };

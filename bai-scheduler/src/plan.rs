@@ -7,9 +7,11 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Explanation;
+use crate::model::Claim;
 
 /// The decisions of one pass. The group takes it for granted that they are carried out; what is not must be reported with
-/// [`Delta::Requeued`](crate::Delta::Requeued) (a placement that lost a race), which frees what it holds.
+/// [`Delta::Requeued`](crate::Delta::Requeued) (a placement that lost a race, a preemption that is not recorded), which frees what the
+/// session holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Sessions to start, in the order they were served.
@@ -18,6 +20,8 @@ pub struct Plan {
     pub reservations: Vec<Reservation>,
     /// Sessions to push out.
     pub preemptions: Vec<Preempted>,
+    /// Claims that have come to nothing: their sessions wait as before.
+    pub given_up: Vec<GivenUp>,
     /// Waiting sessions that can never start and are to be cancelled.
     pub cancellations: Vec<Cancellation>,
     /// Waiting sessions of which there is news: they are new, or wait for another reason than before.
@@ -47,6 +51,9 @@ pub struct Reservation {
 }
 
 /// Sessions that have to go so that another one can start.
+///
+/// Its [`claim`](Self::claim) is to be recorded before any of them is ended, and told with the [session](crate::Session::claim) to a
+/// group that is built afresh. That one names the preemption once more, with those that still have to go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preempted {
     /// The one that gets the room. It holds it from now on and is placed as soon as the victims have ended.
@@ -58,6 +65,27 @@ pub struct Preempted {
     /// How long they have to end by themselves.
     #[serde(with = "seconds")]
     pub grace: TimeDelta,
+    /// When this was decided.
+    pub since: Timestamp,
+    /// The room is given up when the victims have not ended by then.
+    pub expires: Timestamp,
+}
+
+impl Preempted {
+    /// What the beneficiary gets.
+    pub fn claim(&self) -> Claim {
+        let Self { agents, victims, since, expires, .. } = self;
+        Claim { agents: agents.clone(), victims: victims.clone(), since: *since, expires: *expires }
+    }
+}
+
+/// A claim that has come to nothing: its victims have not gone in time, or its agents have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// The session that had it.
+    pub session: SessionId,
+    /// It pushes nobody out before; see [`Session::no_preemption_before`](crate::Session::no_preemption_before).
+    pub again_at: Timestamp,
 }
 
 /// A session that can never start.

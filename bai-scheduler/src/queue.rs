@@ -54,7 +54,7 @@ pub(crate) enum State {
     /// Holds agents.
     Held(Box<Held>),
     /// Waits for its victims to end.
-    Claimed(Box<Claim>),
+    Claimed(Box<Stake>),
 }
 
 /// What few sessions have.
@@ -90,17 +90,17 @@ pub(crate) struct Held {
     pub(crate) charged: Arc<Amounts>,
     /// Whether it counts against the owner's limits.
     pub(crate) counted: bool,
-    /// It has been told to go, to make room for another one.
-    pub(crate) going: bool,
 }
 
 /// What is kept for a session whose victims still end.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub(crate) struct Stake {
     pub(crate) parts: SmallVec<[Part; 1]>,
     pub(crate) victims: Vec<SessionId>,
     pub(crate) since: i64,
     pub(crate) expires: i64,
+    /// A plan of this group has named the victims.
+    pub(crate) named: bool,
 }
 
 /// See the module.
@@ -134,6 +134,8 @@ pub(crate) struct Queue {
     pub(crate) doomed: BTreeSet<SessionId>,
     /// By the time of the claim.
     pub(crate) claims: BTreeSet<(i64, SessionId)>,
+    /// Victims of these claims, and of how many.
+    victims: BTreeMap<SessionId, u32>,
     /// Sessions whose reason to wait has not been told.
     pub(crate) fresh: Vec<SessionNo>,
     queued: usize,
@@ -262,6 +264,22 @@ impl Queue {
         self.by_key.insert(key, number);
         self.bands.entry(Reverse(priority)).or_default().insert(number);
         number
+    }
+
+    /// These have to go for one claim more, or one less.
+    pub(crate) fn count_victims(&mut self, victims: &[SessionId], more: bool) {
+        for victim in victims {
+            let claims = self.victims.entry(*victim).or_default();
+            *claims = if more { claims.saturating_add(1) } else { claims.saturating_sub(1) };
+            if *claims == 0 {
+                self.victims.remove(victim);
+            }
+        }
+    }
+
+    /// Whether a session has to go for some claim.
+    pub(crate) fn has_to_go(&self, session: SessionId) -> bool {
+        self.victims.contains_key(&session)
     }
 
     pub(crate) fn unpark(&mut self, lanes: impl IntoIterator<Item = LaneNo>) {

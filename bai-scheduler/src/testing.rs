@@ -57,6 +57,8 @@ pub fn session(number: u128, kernels: &[&[(&str, u64)]]) -> Session {
         designation: Designation::Strict,
         avoid: Vec::new(),
         group: None,
+        claim: None,
+        no_preemption_before: None,
         kernels: kernels.iter().map(|amounts| Kernel::new(slots(amounts), "x86_64", "python:3.11")).collect(),
     }
 }

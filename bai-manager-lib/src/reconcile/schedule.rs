@@ -8,16 +8,17 @@ use bai_core::error::code;
 use bai_core::port::store::{AgentStatus, Directory};
 use bai_core::{AgentId, KernelStatus, Result, Session, SessionId, SessionStatus};
 use bai_scheduler::explain::{Explanation, Verdict};
-use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan, Preempted};
+use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan};
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::preempt;
 use crate::manager::core::Core;
+use crate::scheduling::claim;
 use crate::scheduling::settings::Settings;
 use crate::scheduling::{AgentFacts, Facts, HotGroup, Notes, history, lookback, outcome};
-use crate::session::failure::terminate;
 
 /// Reasons written per pass: a long queue must not turn a pass into as many writes.
 const REASONS_PER_PASS: usize = 200;
@@ -68,12 +69,16 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
         tracing::debug!(group, placed = plan.placements.len(), "scheduling pass");
         core.turns.note(group, core.sokovan.with(group, HotGroup::take_turns).unwrap_or_default());
     }
+    let given_up =
+        join_all(plan.given_up.iter().map(|given_up| preempt::give_up(core, group, given_up))).await;
     join_all(plan.placements.iter().map(|placement| place(core, group, placement))).await;
-    join_all(plan.preemptions.iter().map(|preempted| preempt(core, preempted))).await;
+    let preempted =
+        join_all(plan.preemptions.iter().map(|preempted| preempt::preempt(core, group, preempted))).await;
     join_all(plan.cancellations.iter().map(|cancellation| cancel(core, cancellation))).await;
     let later = tell(core, group).await;
     let at = plan.wake_at.map(|at| (at - core.now()).to_std().unwrap_or_default());
-    Ok([at, later].into_iter().flatten().min())
+    let again = given_up.into_iter().chain(preempted).any(|done| !done).then_some(RETRY_PAUSE);
+    Ok([at, later, again].into_iter().flatten().min())
 }
 
 /// Brings the group up to date and has it make a pass.
@@ -219,6 +224,7 @@ async fn place(core: &Arc<Core>, group: &str, placement: &Placement) {
             if session.status != SessionStatus::Pending {
                 return Ok(()); // cancelled meanwhile
             }
+            claim::clear(session);
             session.place(agents, now)?;
             // Its kernels are asked for at once: one commit for both.
             session.advance_all(SessionStatus::Preparing, KernelStatus::Preparing, "", now)
@@ -239,26 +245,15 @@ async fn place(core: &Arc<Core>, group: &str, placement: &Placement) {
             }
         }
     }
-    core.sokovan.not_placed(group, *id);
-    core.inbox.note(group, *id, None);
+    waits_again(core, group, *id);
     core.groups.mark(group);
 }
 
-/// Ends the sessions that give way to another one.
-async fn preempt(core: &Arc<Core>, preempted: &Preempted) {
-    join_all(preempted.victims.iter().map(|victim| async move {
-        tracing::info!(session = %victim, beneficiary = %preempted.beneficiary, "a session gives way to another one");
-        let result = core
-            .update(*victim, |session, now| match session.status {
-                SessionStatus::Running | SessionStatus::RunningDegraded => terminate(session, "preempted", now),
-                _ => Ok(()),
-            })
-            .await;
-        if let Err(error) = result {
-            tracing::warn!(session = %victim, %error, "a session does not give way yet");
-        }
-    }))
-    .await;
+/// What was decided for a session is not recorded.
+pub(super) fn waits_again(core: &Core, group: &str, id: SessionId) {
+    let record = core.registry.get(id).filter(|session| session.status == SessionStatus::Pending);
+    core.sokovan.waits_again(group, id, record.as_deref());
+    core.inbox.note(group, id, None);
 }
 
 /// Cancels a session that can never start, with the reason.

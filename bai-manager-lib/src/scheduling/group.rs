@@ -19,7 +19,7 @@ use super::history::History;
 use super::inbox::Notes;
 use super::limits::{Rows, Source, holders};
 use super::options::{options, weights};
-use super::project::{Context, deltas, owner};
+use super::project::{Context, claims, deltas, owner};
 use super::settings::Settings;
 use super::weights::{EVEN, weighed, weight};
 
@@ -316,10 +316,14 @@ impl HotGroup {
         self.known.insert(session.id, session);
     }
 
-    /// A placement was not recorded: the session still waits, as far as is known.
-    pub(super) fn not_placed(&mut self, session: SessionId) {
-        if let Err(error) = self.group.apply(Delta::Requeued(session, Vec::new())) {
-            tracing::error!(%session, %error, "a session cannot wait again");
+    /// A placement or a claim was not recorded: the session still waits, as far as is known, with the claim of its record.
+    pub(super) fn waits_again(&mut self, session: SessionId, record: Option<&Session>) {
+        let requeued = Delta::Requeued(session, Vec::new());
+        let claims = record.and_then(|record| claims(session, None, record));
+        for delta in [requeued].into_iter().chain(claims) {
+            if let Err(error) = self.group.apply(delta) {
+                tracing::error!(%session, %error, "a session cannot wait again");
+            }
         }
     }
 

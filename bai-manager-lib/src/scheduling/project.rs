@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bai_core::status::{SessionResult, SessionType};
 use bai_core::{AgentId, Kernel, KernelStatus, Session, SessionId, SessionStatus, Timestamp};
-use bai_scheduler::{Delta, Dependency, Designation, Outcome, Owner, Running};
+use bai_scheduler::{Delta, Dependency, Designation, GivenUp, Outcome, Owner, Running};
 use chrono::TimeDelta;
 
+use super::claim;
 use crate::session::failure::failed_agents;
 
 /// What is known besides the record of a session.
@@ -71,13 +72,33 @@ fn moves(id: SessionId, old: Option<&Session>, new: Option<&Session>, context: &
         (Phase::Absent, Phase::Waiting, Some(new)) => vec![Delta::Enqueued(Box::new(session(new, context)))],
         (Phase::Waiting, Phase::Waiting, Some(new)) => {
             // It was placed and came back meanwhile.
-            let again = old.is_some_and(|old| failed_agents(old) != failed_agents(new));
-            if again { vec![Delta::Requeued(id, failed_agents(new))] } else { Vec::new() }
+            let again = old.is_some_and(|old| {
+                let lost_claim = claim::recorded(old).is_some()
+                    && claim::recorded(new).is_none()
+                    && claim::not_before(new).is_none();
+                lost_claim || failed_agents(old) != failed_agents(new)
+            });
+            let requeued = again.then(|| Delta::Requeued(id, failed_agents(new)));
+            requeued.into_iter().chain(claims(id, old.filter(|_| !again), new)).collect()
         }
-        (Phase::Holding, Phase::Waiting, Some(new)) => vec![Delta::Requeued(id, failed_agents(new))],
+        (Phase::Holding, Phase::Waiting, Some(new)) => {
+            let requeued = Delta::Requeued(id, failed_agents(new));
+            [requeued].into_iter().chain(claims(id, None, new)).collect()
+        }
         (Phase::Absent | Phase::Waiting, Phase::Holding, Some(new)) => vec![holds(new, context)],
         (Phase::Holding, Phase::Holding, Some(new)) => changes(id, old, new, context),
     }
+}
+
+/// The claim of a waiting session, made or given up, if that is news.
+pub(super) fn claims(id: SessionId, old: Option<&Session>, new: &Session) -> Option<Delta> {
+    let (before, now) = (old.and_then(claim::recorded), claim::recorded(new));
+    if let Some(claim) = now {
+        return (before.as_ref() != Some(&claim)).then(|| Delta::Claimed(id, Box::new(claim)));
+    }
+    let again_at =
+        claim::not_before(new).filter(|again_at| old.and_then(claim::not_before) != Some(*again_at));
+    again_at.map(|again_at| Delta::GivenUp(GivenUp { session: id, again_at }))
 }
 
 /// What has changed about a session that held agents and holds some.
@@ -140,6 +161,8 @@ fn session(record: &Session, context: &Context<'_>) -> bai_scheduler::Session {
         designation: Designation::Strict,
         avoid: failed_agents(record),
         group: None,
+        claim: claim::recorded(record),
+        no_preemption_before: claim::not_before(record),
         kernels: record
             .kernels
             .iter()

@@ -9,6 +9,7 @@ mod idle;
 mod life;
 mod order;
 mod pending;
+mod preemption;
 mod restart;
 mod waiting;
 mod world;

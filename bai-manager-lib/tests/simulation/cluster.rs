@@ -9,7 +9,7 @@ use bai_core::memory::{MemoryConfig, MemoryCounter, MemoryEvents, MemoryLease, M
 use bai_core::port::store::Agent;
 use bai_core::port::{AgentApi, IdentityStore};
 use bai_core::slots::ResourceSlots;
-use bai_core::{AccessKey, AgentId, Result, SessionId};
+use bai_core::{AccessKey, AgentId, Clock, Result, SessionId, Timestamp};
 use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::{Backends, Manager, ManagerOptions, Scope};
 use bai_testkit::fixture;
@@ -100,6 +100,11 @@ impl Cluster {
             seats: Mutex::default(),
             lives: Mutex::default(),
         })
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The names that managers have.

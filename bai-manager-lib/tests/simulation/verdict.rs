@@ -9,7 +9,8 @@ use bai_core::port::agent::{KernelRef, KernelStage};
 use bai_core::port::store::AgentStatus;
 use bai_core::slots::ResourceSlots;
 use bai_core::status::{ClusterMode, SessionType};
-use bai_core::{AgentId, Kernel, KernelStatus, Session, SessionId, SessionStatus};
+use bai_core::{AgentId, Kernel, KernelStatus, Session, SessionId, SessionStatus, Timestamp};
+use chrono::TimeDelta;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, LIMITED, Seat};
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 3;
 /// Longest time until it is.
 const PATIENCE: Duration = Duration::from_mins(15);
+/// A claim is given up this long after its time at the latest.
+const CLAIM_LAG: TimeDelta = TimeDelta::seconds(30);
 
 /// Waits until everything is as it should be, and blames what never is.
 pub(crate) async fn settle(cluster: &Arc<Cluster>, when: &str) -> bool {
@@ -47,7 +50,8 @@ async fn problems(cluster: &Cluster) -> Vec<String> {
     let sessions = cluster.store.ledger().sessions();
     let mut wrong = Vec::new();
     for session in sessions.iter().filter(|session| !session.status.is_dead()) {
-        wrong.extend(unsettled(session).map(|what| format!("{} {what}", session.name)));
+        let whats = [unsettled(session), claims(session, cluster.now())];
+        wrong.extend(whats.into_iter().flatten().map(|what| format!("{} {what}", session.name)));
     }
     kernels(cluster, &sessions, &mut wrong);
     waiting(cluster, &sessions, &mut wrong);
@@ -77,6 +81,16 @@ fn unsettled(session: &Session) -> Option<String> {
         }
         status => Some(format!("is stuck in {status}")),
     }
+}
+
+/// What is wrong with the claim of a living session: those who wait keep theirs for a time, and others have none.
+fn claims(session: &Session, now: Timestamp) -> Option<String> {
+    let preemption = session.status_data.get("preemption")?;
+    if session.status != SessionStatus::Pending {
+        return Some("has a claim although it does not wait".to_owned());
+    }
+    let expires: Timestamp = preemption.get("claim")?.get("expires")?.as_str()?.parse().ok()?;
+    (expires + CLAIM_LAG < now).then(|| "has a claim that has run out".to_owned())
 }
 
 /// Kernels and records agree, one to one.

@@ -27,6 +27,8 @@ impl Group {
             Delta::AgentLeft(id) => self.fleet.leave(&id),
             Delta::Enqueued(session) => return self.enqueue(&session),
             Delta::Prioritised(session, priority) => self.prioritise(session, priority),
+            Delta::Claimed(session, claim) => self.recall(session, &claim),
+            Delta::GivenUp(given_up) => self.wait_without(&given_up),
             Delta::Holds(running) => return self.hold(&running),
             Delta::Started { session, at, ends_at } => {
                 let ends = ends_at.map_or(NEVER, |end| end.timestamp_micros());
@@ -70,6 +72,9 @@ impl Group {
         }
         self.queue.fresh.push(number);
         self.route(number);
+        if let Some(claim) = &session.claim {
+            self.recall(session.id, claim);
+        }
         Ok(())
     }
 
@@ -205,7 +210,11 @@ impl Group {
     }
 
     /// What a session holds whose kernels are on `agents`; `None` when it holds nothing.
-    fn parts_of(&mut self, number: SessionNo, agents: &[Option<AgentId>]) -> Option<SmallVec<[Part; 1]>> {
+    pub(super) fn parts_of(
+        &mut self,
+        number: SessionNo,
+        agents: &[Option<AgentId>],
+    ) -> Option<SmallVec<[Part; 1]>> {
         self.fleet.room.widen(self.table.width());
         let request = self.requests.get(self.queue.get(number)?.request)?;
         let need = request.needs.first()?;
@@ -247,9 +256,11 @@ impl Group {
         }
         self.accounts.charge(owner, &total, private, self.table.width());
         self.accounts.count_session(owner, private, true);
-        let held =
-            Held { since, ends, parts, ended: Vec::new(), charged: total, counted: true, going: false };
+        let held = Held { since, ends, parts, ended: Vec::new(), charged: total, counted: true };
         if let Some(entry) = self.queue.get_mut(number) {
+            if let Some(extras) = &mut entry.extras {
+                extras.no_preemption_before = None;
+            }
             entry.state = State::Held(Box::new(held));
         }
     }
@@ -463,12 +474,13 @@ fn extras(session: &Session) -> Option<Box<Extras>> {
         preferred,
         avoid: session.avoid.clone(),
         group: session.group,
-        no_preemption_before: None,
+        no_preemption_before: session.no_preemption_before.map(|again| again.timestamp_micros()),
     };
     let plain = extras.starts_at.is_none()
         && extras.dependencies.is_empty()
         && extras.preferred.is_empty()
         && extras.avoid.is_empty()
-        && extras.group.is_none();
+        && extras.group.is_none()
+        && extras.no_preemption_before.is_none();
     (!plain).then(|| Box::new(extras))
 }

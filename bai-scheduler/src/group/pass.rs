@@ -98,14 +98,14 @@ impl Group {
         self.now = now.timestamp_micros();
         self.pass += 1;
         let other_agents = self.fleet.settle(&self.table);
-        let grown = self.fleet.room.take_grown();
         if other_agents {
+            _ = self.fleet.room.take_grown();
             for request in self.requests.iter_mut() {
                 (request.refused, request.held_back) = (false, false);
                 (request.possible, request.report) = (None, None);
             }
-        } else if !grown.is_empty() {
-            self.wake(&grown);
+        } else {
+            self.wake_grown();
         }
         self.accounts.fade(now, self.table.width());
         self.fleet.begin(self.now);
@@ -120,7 +120,11 @@ impl Group {
     }
 
     /// Requests of which a kernel fits on an agent that has more room than before are tried again.
-    fn wake(&mut self, grown: &[u32]) {
+    pub(super) fn wake_grown(&mut self) {
+        let grown = self.fleet.room.take_grown();
+        if grown.is_empty() {
+            return;
+        }
         for request in self.requests.iter_mut().filter(|request| request.refused) {
             let fits = |agent: &u32| {
                 let free = self.fleet.room.free(*agent);
@@ -165,9 +169,13 @@ impl Group {
                 (None, None) => return,
                 (live, Some((rank, lane))) if live.is_none_or(|live| rank < live) => {
                     hopeless.pop();
+                    let named = plan.preemptions.len();
                     if let Some(seat) = self.serve_hopeless(lane, course, plan) {
                         // Out of date by now, which is found out when it is its turn.
                         hopeless.push(Reverse(((rank.0, seat.0, seat.1), lane)));
+                    }
+                    if plan.preemptions.len() > named {
+                        tree.relink(&mut |level, account| self.share(level, account));
                     }
                 }
                 _ => self.serve_live(&mut tree, course, plan),

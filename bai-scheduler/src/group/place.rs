@@ -105,6 +105,12 @@ impl Group {
         self.settle_in(session, parts, self.now, ends);
     }
 
+    /// One agent for each kernel of a session that has these parts.
+    pub(super) fn agents_for(&self, session: SessionNo, parts: &[Part]) -> Vec<AgentId> {
+        let request = self.queue.get(session).and_then(|entry| self.requests.get(entry.request));
+        self.agent_ids(parts, request.map_or(0, |request| request.kernels.len()))
+    }
+
     /// One agent per kernel.
     pub(super) fn agent_ids(&self, parts: &[Part], kernels: usize) -> Vec<AgentId> {
         let id = |part: &Part| self.fleet.node(part.agent).id.clone();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bai_core::SessionId;
+use chrono::TimeDelta;
 use smallvec::SmallVec;
 
 use super::Group;
@@ -15,7 +16,7 @@ use super::place::wishes_of;
 use crate::accounts::OwnerAccounts;
 use crate::options::{Preemption, VictimOrder, VictimScope};
 use crate::plan::{Plan, Preempted};
-use crate::queue::{Entry, Held, Part, Seat, SessionNo, State};
+use crate::queue::{Entry, Held, Part, Seat, SessionNo, Stake, State};
 use crate::request::Need;
 use crate::room::AgentNo;
 use crate::sequence::dominant;
@@ -88,23 +89,32 @@ impl Group {
             let (owner, request) = (entry.owner, entry.request);
             self.count_pending(owner, request, false);
         }
-        for number in victims.keys() {
-            if let Some(State::Held(held)) = self.queue.get_mut(*number).map(|entry| &mut entry.state) {
-                held.going = true;
-            }
-        }
         let mut victims: Vec<_> = victims.into_values().collect();
         victims.sort_unstable();
-        let kernels = self.queue.get(seat.2).and_then(|entry| self.requests.get(entry.request));
-        let kernels = kernels.map_or(0, |request| request.kernels.len());
-        plan.preemptions.push(Preempted {
-            beneficiary: seat.1,
-            agents: self.agent_ids(&parts, kernels),
-            victims: victims.clone(),
-            grace: preemption.grace,
-        });
-        self.stake(seat.2, parts, victims);
+        let patience = (preemption.grace + preemption.timeout).num_microseconds().unwrap_or(i64::MAX);
+        let expires = self.now.saturating_add(patience);
+        let stake = Stake { parts, victims, since: self.now, expires, named: true };
+        plan.preemptions.push(self.preempted(seat.2, seat.1, &stake, preemption.grace));
+        self.keep(seat.2, stake);
         true
+    }
+
+    /// A claim in the words of a plan.
+    pub(super) fn preempted(
+        &self,
+        number: SessionNo,
+        beneficiary: SessionId,
+        stake: &Stake,
+        grace: TimeDelta,
+    ) -> Preempted {
+        Preempted {
+            beneficiary,
+            agents: self.agents_for(number, &stake.parts),
+            victims: stake.victims.clone(),
+            grace,
+            since: Self::time(stake.since),
+            expires: Self::time(stake.expires),
+        }
     }
 
     /// Room for all kernels, with the fewest and least sessions pushed out.
@@ -223,7 +233,7 @@ impl Group {
         let in_scope =
             in_scope(preemption.scope, self.accounts.owner(entry.owner), self.accounts.owner(other.owner));
         let fair = other.preemptible
-            && !held.going
+            && !self.queue.has_to_go(other.id)
             && other.job_priority < entry.job_priority
             && ran >= min_runtime
             && in_scope;

@@ -2,8 +2,8 @@
 
 use bai_core::{AgentId, SessionId, Timestamp};
 
-use super::{Agent, Holder, Limits, Running, Session, UsageSlice};
-use crate::Options;
+use super::{Agent, Claim, Holder, Limits, Running, Session, UsageSlice};
+use crate::{GivenUp, Options};
 
 /// Something that has happened. Each delta may come twice: the second one changes nothing.
 #[derive(Debug, Clone)]
@@ -18,6 +18,10 @@ pub enum Delta {
     Enqueued(Box<Session>),
     /// The priority of a waiting session is another one.
     Prioritised(SessionId, i32),
+    /// A waiting session has this claim by what is recorded: told by somebody else, or after it was taken back in error.
+    Claimed(SessionId, Box<Claim>),
+    /// A waiting session has no claim any more by what is recorded, and waits on.
+    GivenUp(GivenUp),
     /// A session holds agents: read at start-up, or placed by somebody else.
     Holds(Box<Running>),
     /// A session that was placed has started: its end may be known now.

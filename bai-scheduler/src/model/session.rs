@@ -4,6 +4,7 @@ use bai_core::slots::ResourceSlots;
 use bai_core::status::{ClusterMode, SessionType};
 use bai_core::{AgentId, SessionId, Timestamp};
 use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Owner;
@@ -44,8 +45,25 @@ pub struct Session {
     pub avoid: Vec<AgentId>,
     /// The replicas it belongs to.
     pub group: Option<SessionGroup>,
+    /// The room that others make for it, if it waits for that.
+    pub claim: Option<Claim>,
+    /// It pushes nobody out before, since it has given up a claim.
+    pub no_preemption_before: Option<Timestamp>,
     /// Its kernels, main first.
     pub kernels: Vec<Kernel>,
+}
+
+/// Room that is kept for a session that waits, until those that give way to it have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// One agent per kernel.
+    pub agents: Vec<AgentId>,
+    /// Those that go.
+    pub victims: Vec<SessionId>,
+    /// When it was made: of several claims to the same room the first is served first.
+    pub since: Timestamp,
+    /// It is given up when the victims have not ended by then.
+    pub expires: Timestamp,
 }
 
 /// Whether designated agents are a wish or a must.

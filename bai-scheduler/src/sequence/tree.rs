@@ -62,6 +62,18 @@ impl Tree {
         }
     }
 
+    /// Links all branches anew, after owners have got something for lanes that are not in the tree.
+    pub(crate) fn relink(&mut self, share: &mut impl FnMut(usize, u32) -> u64) {
+        let depth = self.depth;
+        let inner = |at: usize, level: usize| if at == 0 { depth > 0 } else { level + 1 < depth };
+        for (at, branch) in self.branches.iter_mut().enumerate() {
+            if inner(at, branch.level) {
+                branch.heap.clear();
+            }
+        }
+        self.link(share);
+    }
+
     fn push_up(&mut self, at: usize, share: &mut impl FnMut(usize, u32) -> u64) {
         let branch = &self.branches[at];
         let (parent, level, account) = (branch.parent as usize, branch.level, branch.account);

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bai_core::SessionId;
 use bai_scheduler::testing::{agent, at, gang, id, owner, session};
-use bai_scheduler::{Options, Outcome, Plan, Preemption, Session, Verdict, VictimOrder, VictimScope};
+use bai_scheduler::{
+    GivenUp, Options, Outcome, Plan, Preemption, Session, Verdict, VictimOrder, VictimScope,
+};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
@@ -152,6 +154,104 @@ fn a_claim_ends_with_who_made_it() {
     world.end(id(2), Outcome::Failed);
     world.end(id(1), Outcome::Failed);
     assert_eq!(placed(&world.pass()), [3]);
+}
+
+/// Two cores on each of two agents, all held by 1 to 4. 5 needs the first agent, and claims it; 6 waits for the same.
+fn claimed() -> World {
+    let agents = ["i-1", "i-2"].map(|id| agent(id, &[("cpu", 2)]));
+    let mut world = World::with_agents(options(Preemption::default()), &agents);
+    (1..=4).for_each(|number| world.enqueue(cores(number, 1, 1)));
+    world.pass();
+    world.now += 100;
+    for number in [5, 6] {
+        world.enqueue(Session { designated: vec!["i-1".into()], ..cores(number, 2, 9) });
+    }
+    let plan = world.pass();
+    assert_eq!((plan.preemptions.len(), victims(&plan).len()), (1, 2));
+    world
+}
+
+#[test]
+fn a_claim_outlives_the_group_that_made_it() {
+    for seed in 0..50 {
+        let mut world = claimed();
+        let told = world.victims();
+        world.end(told[0], Outcome::Failed);
+        world.restart(seed);
+        let plan = world.pass();
+        assert!(plan.placements.is_empty(), "nobody gets what 5 waits for");
+        let [again] = &plan.preemptions[..] else { panic!("{plan:?}") };
+        assert_eq!((again.beneficiary, &again.victims[..]), (id(5), &told[1..]));
+        assert_eq!(world.group.explain(id(5)).unwrap().explanation.verdict, Verdict::Claimed);
+        world.now += 1;
+        assert!(world.pass().preemptions.is_empty(), "named once");
+        world.end(told[1], Outcome::Failed);
+        assert_eq!(placed(&world.pass()), [5]);
+        world.check_books();
+    }
+}
+
+#[test]
+fn who_is_on_its_way_to_its_end_is_not_named_again() {
+    let mut world = claimed();
+    let told = world.victims();
+    let first = world.running.get_mut(&told[0]).unwrap();
+    first.leaving = true;
+    world.restart(1);
+    assert_eq!(world.pass().preemptions[0].victims, told[1..]);
+    let both = world.running.values_mut().filter(|running| told.contains(&running.session.id));
+    both.for_each(|running| running.leaving = true);
+    world.restart(2);
+    assert!(world.pass().preemptions.is_empty());
+}
+
+#[test]
+fn a_claim_that_has_lost_its_sense_does_not_come_back() {
+    let given_up = |world: &mut World| {
+        world.restart(3);
+        let plan = world.pass();
+        assert!(plan.preemptions.iter().all(|preempted| preempted.beneficiary != id(5)));
+        let again_at = at(world.now) + Preemption::default().cooldown;
+        assert_eq!(plan.given_up, [GivenUp { session: id(5), again_at }]);
+        assert_ne!(world.group.explain(id(5)).unwrap().explanation.verdict, Verdict::Claimed);
+        world.restart(4);
+        let plan = world.pass();
+        assert!(plan.given_up.is_empty());
+        let tries_again = plan.preemptions.iter().any(|preempted| preempted.beneficiary == id(5));
+        assert!(!tries_again, "nor does it try again before its time");
+    };
+    let mut world = claimed();
+    world.now += 330;
+    given_up(&mut world);
+    let mut world = claimed();
+    world.agents.remove("i-1");
+    given_up(&mut world);
+    let mut world = claimed();
+    world.agents.get_mut("i-1").unwrap().schedulable = false;
+    given_up(&mut world);
+    let mut world = claimed();
+    world.end(id(5), Outcome::Failed);
+    world.restart(5);
+    assert_eq!(world.pass().preemptions[0].beneficiary, id(6));
+}
+
+#[test]
+fn a_claim_that_is_not_recorded_is_void_and_so_is_who_should_go() {
+    let mut world = claimed();
+    world.void(id(5));
+    world.end(id(5), Outcome::Failed);
+    let plan = world.pass();
+    assert_eq!((plan.preemptions[0].beneficiary, victims(&plan).len()), (id(6), 2));
+    world.check_books();
+}
+
+#[test]
+fn a_claim_that_does_not_fit_its_session_is_none() {
+    let mut world = claimed();
+    let claim = world.pending.get_mut(&id(5)).unwrap().claim.as_mut().unwrap();
+    claim.agents.push("i-2".into());
+    world.restart(6);
+    assert_eq!(world.pass().preemptions[0].since, at(world.now), "it is decided anew");
 }
 
 proptest! {

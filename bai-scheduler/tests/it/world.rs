@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bai_core::slots::{Amount, ResourceSlots, SlotType, SlotTypes};
 use bai_core::{AgentId, SessionId};
 use bai_scheduler::testing::at;
-use bai_scheduler::{Agent, Delta, Group, Holder, Limits, Options, Outcome, Plan, Running, Session};
+use bai_scheduler::{
+    Agent, Claim, Delta, GivenUp, Group, Holder, Limits, Options, Outcome, Plan, Running, Session,
+};
 
 pub(crate) struct World {
     pub(crate) group: Group,
@@ -89,6 +91,45 @@ impl World {
         self.apply(Delta::Requeued(session, failed));
     }
 
+    /// A claim could not be recorded.
+    pub(crate) fn void(&mut self, session: SessionId) -> Claim {
+        let claim = self.pending.get_mut(&session).unwrap().claim.take().expect("it has a claim");
+        self.apply(Delta::Requeued(session, Vec::new()));
+        claim
+    }
+
+    /// A claim that somebody else has recorded.
+    pub(crate) fn claim(&mut self, session: SessionId, claim: Claim) {
+        self.pending.get_mut(&session).unwrap().claim = Some(claim.clone());
+        self.apply(Delta::Claimed(session, Box::new(claim)));
+    }
+
+    /// Waiting sessions with claims.
+    pub(crate) fn claimants(&self) -> Vec<SessionId> {
+        let claimants = self.pending.iter().filter(|(_, session)| session.claim.is_some());
+        claimants.map(|(id, _)| *id).collect()
+    }
+
+    /// Sessions that hold something and have to go for a claim.
+    pub(crate) fn victims(&self) -> Vec<SessionId> {
+        let claims = self.pending.values().filter_map(|session| session.claim.as_ref());
+        let victims = claims.flat_map(|claim| &claim.victims);
+        victims.filter(|victim| self.running.contains_key(victim)).copied().collect()
+    }
+
+    /// The victims that a plan names are told to go.
+    pub(crate) fn tell_victims(&mut self, plan: &Plan) {
+        for victim in plan.preemptions.iter().flat_map(|preempted| &preempted.victims) {
+            self.running.get_mut(victim).expect("victims hold something").leaving = true;
+            self.apply(Delta::Leaving(*victim));
+        }
+    }
+
+    /// Another group takes over that knows the records only.
+    pub(crate) fn restart(&mut self, seed: u64) {
+        self.group = self.rebuilt(seed);
+    }
+
     /// A pass, and everything it decides is done.
     pub(crate) fn pass(&mut self) -> Plan {
         let plan = self.group.pass(at(self.now));
@@ -102,8 +143,10 @@ impl World {
     }
 
     fn record(&mut self, plan: &Plan) {
+        self.record_claims(plan);
         for placement in &plan.placements {
-            let session = self.pending.remove(&placement.session).expect("only who waits is placed");
+            let mut session = self.pending.remove(&placement.session).expect("only who waits is placed");
+            (session.claim, session.no_preemption_before) = (None, None);
             let since = at(self.now);
             let ends_at = session.max_runtime.map(|limit| since + limit);
             let agents = placement.agents.iter().cloned().map(Some).collect();
@@ -112,6 +155,25 @@ impl World {
         }
         for cancellation in &plan.cancellations {
             self.end(cancellation.session, Outcome::Failed);
+        }
+    }
+
+    /// A claim that somebody else has given up.
+    pub(crate) fn give_up(&mut self, given_up: GivenUp) {
+        self.record_given_up(&given_up);
+        self.apply(Delta::GivenUp(given_up));
+    }
+
+    fn record_given_up(&mut self, given_up: &GivenUp) {
+        let session = self.pending.get_mut(&given_up.session).expect("only who waits gives up");
+        (session.claim, session.no_preemption_before) = (None, Some(given_up.again_at));
+    }
+
+    fn record_claims(&mut self, plan: &Plan) {
+        plan.given_up.iter().for_each(|given_up| self.record_given_up(given_up));
+        for preempted in &plan.preemptions {
+            let session = self.pending.get_mut(&preempted.beneficiary).expect("only who waits has victims");
+            session.claim.get_or_insert_with(|| preempted.claim());
         }
     }
 

@@ -1,10 +1,13 @@
+use bai_core::SessionStatus;
 use bai_core::port::store::Directory;
 use bai_core::session::KernelExit;
 use bai_core::slots::SlotType;
+use bai_scheduler::{Claim, GivenUp};
 use bai_testkit::fixture::{at, cluster_session, slots};
 use proptest::prelude::*;
 
 use super::*;
+use crate::scheduling::claim;
 use crate::scheduling::project::outcome;
 
 const NAME: &str = "default";
@@ -19,6 +22,8 @@ enum Happening {
     Requeued,
     Cancelled,
     Prioritised { priority: i32 },
+    Claimed { agent: usize, expires: i64 },
+    GaveUp { again_at: i64 },
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -30,6 +35,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Requeued),
         1 => Just(Happening::Cancelled),
         1 => (1_i32..20).prop_map(|priority| Happening::Prioritised { priority }),
+        2 => (0_usize..3, 990_i64..1010).prop_map(|(agent, expires)| Happening::Claimed { agent, expires }),
+        1 => (990_i64..1010).prop_map(|again_at| Happening::GaveUp { again_at }),
     ]
 }
 
@@ -58,6 +65,7 @@ impl Records {
             Happening::Enqueued { .. } => Ok(()),
             Happening::Placed { agent } => {
                 let agents = agents(agent);
+                claim::clear(session);
                 session.place(&agents, now)
             }
             Happening::Started => {
@@ -72,6 +80,20 @@ impl Records {
             Happening::Cancelled => session.cancel("user-requested", now),
             Happening::Prioritised { priority } => {
                 session.priority = priority;
+                Ok(())
+            }
+            Happening::Claimed { .. } | Happening::GaveUp { .. }
+                if session.status != SessionStatus::Pending =>
+            {
+                return None;
+            }
+            Happening::Claimed { agent, expires } => {
+                let (agents, expires) = (agents(agent), at(expires));
+                claim::record(session, &Claim { agents, victims: Vec::new(), since: now, expires });
+                Ok(())
+            }
+            Happening::GaveUp { again_at } => {
+                claim::give_up(session, &GivenUp { session: session.id, again_at: at(again_at) });
                 Ok(())
             }
         };
@@ -145,5 +167,6 @@ proptest! {
         prop_assert_eq!(seen(&mut hot), seen(&mut fresh));
         let plans = (hot.group.pass(at(1000)), fresh.group.pass(at(1000)));
         prop_assert_eq!(&plans.0.placements, &plans.1.placements);
+        prop_assert_eq!(&plans.0.given_up, &plans.1.given_up);
     }
 }
