@@ -40,7 +40,7 @@ impl SessionStore for Store {
         let mut capability = StoreCapability::default();
         capability.exclusive = self.0.exclusive;
         // While one call waits for the database, or for the other to write, the next is put together.
-        capability.parallel_commits = 2;
+        capability.parallel_commits = 4;
         capability
     }
 
