@@ -37,8 +37,8 @@ impl SessionStore for Picky {
     }
 
     async fn commit(&self, changes: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {
-        let refuses = *self.refuses.lock();
-        let is_refused = |change: &SessionChange| refuses.is_some_and(|refuses| refuses(&change.session));
+        let refusal = *self.refuses.lock();
+        let is_refused = |change: &SessionChange| refusal.is_some_and(|refuses| refuses(&change.session));
         let refused: Vec<_> = changes.iter().map(is_refused).collect();
         let wanted = changes.into_iter().filter(|change| !is_refused(change)).collect();
         let mut done = self.store.commit(wanted).await?.into_iter();
@@ -80,7 +80,7 @@ async fn picky_world(cores: &[u64]) -> (World, Arc<Picky>) {
     let store = MemoryStore::new();
     let picky = Arc::new(Picky { store: store.clone(), refuses: Mutex::default() });
     let mut options = quick();
-    options.terminating_timeout = Duration::from_secs(60);
+    options.terminating_timeout = Duration::from_mins(1);
     let world = World::on(store, picky.clone(), cores, options).await;
     let directory = world.backends.identities.directory().await.unwrap();
     let mut group = directory.resource_groups["default"].clone();
