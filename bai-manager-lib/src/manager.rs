@@ -117,6 +117,7 @@ impl Manager {
             hub: broadcast::channel(EVENT_BACKLOG).0,
             outbox,
             callbacks,
+            announcing: parking_lot::Mutex::default(),
             leader: AtomicBool::new(false),
             doubt: Doubt::default(),
             queries: parking_lot::Mutex::default(),

@@ -57,7 +57,7 @@ impl Default for MemoryStore {
 #[async_trait]
 impl SessionStore for MemoryStore {
     fn capability(&self) -> StoreCapability {
-        StoreCapability { exclusive: true, ..StoreCapability::default() }
+        StoreCapability { exclusive: true, parallel_commits: 2 }
     }
 
     async fn insert(&self, new: Vec<SessionChange>) -> Result<Vec<Result<Committed>>> {

@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) hub: broadcast::Sender<Arc<SessionEvent>>,
     pub(crate) outbox: mpsc::Sender<Arc<SessionEvent>>,
     pub(crate) callbacks: mpsc::Sender<Notice>,
+    /// Held while a commit becomes known and is announced: what follows from it is announced after it.
+    pub(crate) announcing: Mutex<()>,
     pub(crate) leader: AtomicBool,
     /// Whether memory may lag behind the store.
     pub(crate) doubt: Doubt,
@@ -283,6 +285,7 @@ fn holds_other(old: &Session, new: &Session) -> bool {
 impl Absorb for Arc<Core> {
     fn absorb(&self, committed: Committed) -> Arc<Session> {
         let session = Arc::new(committed.session);
+        let _in_order = self.announcing.lock();
         self.take(&session);
         for event in committed.events {
             self.announce(&session, Arc::new(event));

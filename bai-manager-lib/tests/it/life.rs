@@ -1,10 +1,13 @@
 //! The ordinary life of sessions.
 
+use std::collections::HashMap;
+
 use bai_core::execution::{BatchOptions, ExecuteMode, ExecuteRequest, RunStatus};
 use bai_core::port::cluster::ClusterSpec;
 use bai_core::port::{LogStore, SessionStore};
 use bai_core::status::{ClusterMode, SessionResult, SessionStatus};
 use bai_core::{Kernel, KernelStatus, Session};
+use futures_util::{StreamExt, stream};
 
 use crate::world::{Manners, World, batch, small};
 
@@ -63,6 +66,27 @@ async fn a_session_is_created_run_and_destroyed() {
     assert_eq!(history.iter().map(|event| event.event.name.as_str()).collect::<Vec<_>>(), expected);
     world.manager().shutdown().await;
     assert!(world.store.unpublished(100).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_session_come_in_the_order_of_its_changes() {
+    const SESSIONS: usize = 800;
+    let world = World::new(&[16; 8]).await;
+    let mut events = world.manager().subscribe_sessions();
+    let lives = (0..SESSIONS).map(async |number| {
+        let name = format!("brief-{number}");
+        let session = world.create(small(&name)).await.unwrap();
+        world.manager().sessions().destroy(&world.scope, &name, false, false).await.unwrap();
+        world.reaches(session.id, SessionStatus::Terminated).await;
+    });
+    stream::iter(lives).buffer_unordered(8).collect::<()>().await;
+
+    let mut last = HashMap::new();
+    for event in std::iter::from_fn(|| events.try_recv().ok()) {
+        let before = last.insert(event.session, event.seq);
+        assert!(before < Some(event.seq), "{event:?} came after {before:?}");
+    }
+    assert_eq!(last.len(), SESSIONS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
