@@ -12,6 +12,7 @@ use crate::output::Output;
 pub(super) async fn serve(args: args::Serve, server: args::Server, output: Output) -> Result<u8> {
     bai_daemon::tracing_setup::init();
     let shutdown = bai_daemon::shutdown_on_signal()?;
+    tokio::spawn(bai_daemon::give_back_memory());
     let dir = connect::data_dir(server.data)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|cause| {
         Error::of(code::CLIENT_USAGE, "cannot listen")

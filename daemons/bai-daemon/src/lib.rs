@@ -27,6 +27,7 @@
 
 mod config;
 mod health;
+mod memory;
 mod signal;
 pub mod tracing_setup;
 
@@ -43,12 +44,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+pub use memory::give_back_memory;
 pub use signal::shutdown_on_signal;
-
-/// Requests and records are many small pieces that one thread makes and another drops: with the system's allocator that takes a
-/// fifth of all processor time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A daemon: a configuration and what to do with it.
 pub trait Daemon {
@@ -132,6 +129,7 @@ async fn supervise<D: Daemon>(config: D::Config, health: Option<SocketAddr>) -> 
     if let Some(address) = health {
         health::serve(address, Arc::clone(&context.ready), context.shutdown.clone()).await?;
     }
+    tokio::spawn(give_back_memory());
     D::run(config, context).await
 }
 
