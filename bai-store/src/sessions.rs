@@ -39,8 +39,8 @@ impl SessionStore for Store {
     fn capability(&self) -> StoreCapability {
         let mut capability = StoreCapability::default();
         capability.exclusive = self.0.exclusive;
-        // While one call waits for the database, or for the other to write, the next is put together.
-        capability.parallel_commits = 4;
+        // While one call waits for the database, or for the others to write, the next is put together.
+        capability.parallel_commits = 3;
         capability
     }
 
