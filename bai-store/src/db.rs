@@ -168,6 +168,7 @@ impl Db {
     }
 
     /// As [`Db::begin`], for one statement that writes; others may only read. Where a statement is a round trip, it saves two.
+    #[cfg_attr(not(feature = "sqlite"), allow(clippy::unused_async, reason = "SQLite waits for its turn"))]
     pub(crate) async fn begin_single(&self) -> Result<Tx> {
         match self {
             #[cfg(feature = "sqlite")]
@@ -331,6 +332,7 @@ mod prepare {
     use super::*;
 
     impl Tx {
+        #[cfg_attr(not(feature = "postgres"), allow(clippy::unused_async, reason = "PostgreSQL is asked"))]
         pub(crate) async fn prepare(&mut self, sql: Sql) -> Result<()> {
             match self {
                 #[cfg(feature = "sqlite")]

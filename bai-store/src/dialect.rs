@@ -48,13 +48,14 @@ pub(crate) const LOCK_SESSIONS: Sql = sql!(
     ""
 );
 
-/// The capacity of agents; nobody else places something on them until the transaction ends.
-pub(crate) const LOCK_AGENTS: Sql = sql!(
-    "SELECT id, capacity FROM agents WHERE id IN (SELECT value FROM ",
-    sqlite: "json_each($1))",
-    postgres: "json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE",
-    ""
-);
+/// The capacity of agents; nobody else places something on them until the transaction ends, or overlooks that it has.
+pub(crate) const LOCK_AGENTS: Sql = Sql {
+    sqlite: "SELECT id, capacity FROM agents WHERE id IN (SELECT value FROM json_each($1))",
+    postgres: "WITH locked AS (SELECT id FROM agents
+       WHERE id IN (SELECT value FROM json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE)
+     UPDATE agents SET placements = placements + 1 FROM locked WHERE agents.id = locked.id
+     RETURNING agents.id, agents.capacity",
+};
 
 /// What is held on agents.
 pub(crate) const HELD: Sql = sql!(
@@ -63,6 +64,15 @@ pub(crate) const HELD: Sql = sql!(
     postgres: "json_array_elements_text(CAST($1 AS json)))",
     ""
 );
+
+/// What is held on agents beside their capacity and what has been placed on them so far; nobody waits. For PostgreSQL.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub(crate) const ROOM: Sql = Sql {
+    sqlite: "SELECT 1",
+    postgres: "SELECT agents.id, session_id, allocated, capacity, placements
+     FROM agents LEFT JOIN kernels ON agent_id = agents.id AND holds
+     WHERE agents.id IN (SELECT value FROM json_array_elements_text(CAST($1 AS json)))",
+};
 
 /// The columns of a session, in the order of the arguments.
 macro_rules! session_columns {
@@ -167,6 +177,31 @@ pub(crate) const REPLACE_ALL: Sql = Sql {
     ),
 };
 
+/// The same without locks before, for PostgreSQL: only what is as this side knows it is replaced. `$4` says where the capacity
+/// guard has found room for which session, `$5` which version is replaced. Rows are locked in the order in which all do.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub(crate) const REPLACE_KNOWN: Sql = Sql {
+    sqlite: "SELECT 1",
+    postgres: concat!(
+        "WITH known AS (SELECT sessions.id FROM json_to_recordset(CAST($5 AS json)) AS k (id TEXT, version BIGINT)
+       JOIN sessions ON sessions.id = k.id AND sessions.version = k.version ORDER BY sessions.id FOR UPDATE OF sessions),
+     free AS (SELECT agents.id
+       FROM json_to_recordset(CAST($4 AS json)) AS k (agent TEXT, placements BIGINT)
+       JOIN agents ON agents.id = k.agent AND agents.placements = k.placements
+       WHERE (SELECT COUNT(*) FROM known) > 0 ORDER BY agents.id FOR UPDATE OF agents),
+     taken AS (UPDATE agents SET placements = placements + 1 FROM free WHERE agents.id = free.id RETURNING agents.id),
+     refused AS (SELECT k.session FROM json_to_recordset(CAST($4 AS json)) AS k (session TEXT, agent TEXT)
+       WHERE k.agent NOT IN (SELECT id FROM taken)),
+     changed AS (",
+        replace_in_json!(),
+        " AND (NOT r.living OR sessions.living AND sessions.access_key = r.access_key AND sessions.name = r.name)
+       AND sessions.cluster_size = r.cluster_size AND sessions.id IN (SELECT id FROM known)
+       AND sessions.id NOT IN (SELECT session FROM refused)
+       RETURNING sessions.id)",
+        rest_in_json!("WHERE r.session_id IN (SELECT id FROM changed)")
+    ),
+};
+
 /// The same for sessions that keep what indexes go by. PostgreSQL sees that for itself; SQLite writes every index of a column that
 /// is set, equal or not.
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
@@ -237,9 +272,11 @@ pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
     ("LOCK_SESSIONS", LOCK_SESSIONS),
     ("LOCK_AGENTS", LOCK_AGENTS),
     ("HELD", HELD),
+    ("ROOM", ROOM),
     ("REPLACE_SESSIONS", REPLACE_SESSIONS),
     ("REPLACE_UNINDEXED", REPLACE_UNINDEXED),
     ("REPLACE_ALL", REPLACE_ALL),
+    ("REPLACE_KNOWN", REPLACE_KNOWN),
     ("INSERT_SESSION", INSERT_SESSION),
     ("INSERT_ALL", INSERT_ALL),
     ("PUT_KERNEL", PUT_KERNEL),

@@ -11,6 +11,7 @@ pub(crate) const STEPS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_indexes.sql"),
     include_str!("../migrations/0003_outbox.sql"),
+    include_str!("../migrations/0004_placements.sql"),
 ];
 
 statements! {

@@ -5,6 +5,8 @@ mod filter;
 mod insert;
 mod ledger;
 mod list;
+#[cfg(feature = "postgres")]
+mod quick;
 mod rows;
 
 use async_trait::async_trait;

@@ -8,11 +8,13 @@ use bai_core::memory::store::rules;
 use bai_core::port::store::{Committed, SessionChange};
 
 use super::ledger::Ledger;
+#[cfg(feature = "postgres")]
+use super::quick::{self, Tried};
 use super::rows::{Keys, Prepared, Writes, kernel_count, replace};
 use super::{number_events, session_id};
 use crate::convert::to_doc;
 use crate::db::{Outcome, Tx, args};
-use crate::dialect::{LOCK_SESSIONS, statements};
+use crate::dialect::{Dialect, LOCK_SESSIONS, statements};
 use crate::store::Store;
 
 statements! {
@@ -47,6 +49,26 @@ pub(super) async fn commit(store: &Store, changes: Vec<SessionChange>) -> Result
     }
     let now = store.0.clock.now();
     let changes: Vec<_> = changes.into_iter().map(|change| Prepared::of(change, now)).collect();
+    match store.db().dialect() {
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => under_locks(store, changes).await,
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => quickly(store, changes).await,
+    }
+}
+
+/// First what goes without locks, then the rest.
+#[cfg(feature = "postgres")]
+async fn quickly(store: &Store, changes: Vec<Result<Prepared>>) -> Result<Vec<Result<Committed>>> {
+    let Tried { done, left } = quick::commit(&mut store.db().begin_single().await?, changes).await?;
+    if left.is_empty() {
+        return Ok(done.into_iter().flatten().map(Ok).collect());
+    }
+    let mut rest = under_locks(store, left).await?.into_iter();
+    Ok(done.into_iter().filter_map(|done| done.map(Ok).or_else(|| rest.next())).collect())
+}
+
+async fn under_locks(store: &Store, changes: Vec<Result<Prepared>>) -> Result<Vec<Result<Committed>>> {
     let mut tx = store.db().begin().await?;
     let mut batch = Batch::open(&mut tx, &changes).await?;
     for change in changes {

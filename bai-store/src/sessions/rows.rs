@@ -14,9 +14,7 @@ use super::session_id;
 #[cfg(feature = "postgres")]
 use crate::convert::from_doc;
 use crate::convert::{corrupt, micros, plain, to_doc};
-#[cfg(feature = "sqlite")]
-use crate::db::Arg;
-use crate::db::{Outcome, Tx, args};
+use crate::db::{Arg, Outcome, Tx, args};
 #[cfg(feature = "sqlite")]
 use crate::dialect::{
     ADD_EVENT, INSERT_SESSION, PUT_KERNEL, QUEUE_EVENTS, REPLACE_KERNEL, REPLACE_UNINDEXED,
@@ -100,13 +98,21 @@ struct KernelColumns {
     allocated: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct EventColumns {
-    /// Among those that are written together.
-    place: usize,
     session_id: String,
     at: i64,
     doc: String,
+}
+
+/// An event among those that are written together.
+#[cfg(feature = "postgres")]
+#[derive(Debug, Serialize)]
+struct PlacedEvent<'a> {
+    place: usize,
+    session_id: &'a str,
+    at: i64,
+    doc: &'a str,
 }
 
 impl Prepared {
@@ -124,7 +130,7 @@ impl Prepared {
             events.into_iter().map(|event| rules::session_event(&session, event, 0, now)).collect();
         let event_columns = events.iter().map(|event| {
             let (session_id, at) = (columns.id.clone(), micros(event.at));
-            Ok(EventColumns { place: 0, session_id, at, doc: to_doc(event)? })
+            Ok(EventColumns { session_id, at, doc: to_doc(event)? })
         });
         let event_columns = event_columns.collect::<Result<_>>()?;
         let committed = Committed { session, events };
@@ -312,9 +318,7 @@ impl Writes {
         }
         self.kernels
             .extend(kernels.into_iter().map(|row| KernelColumns { is_known: row.place < before, ..row }));
-        for event in events {
-            self.events.push(EventColumns { place: self.events.len(), ..event });
-        }
+        self.events.extend(events);
         (committed, columns)
     }
 
@@ -337,7 +341,7 @@ impl Writes {
             }
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
-                let (ids, seqs) = self.write_all(tx, INSERT_ALL).await?;
+                let (ids, seqs) = write_all(tx, INSERT_ALL, &self.documents()?).await?;
                 Ok((ids.into_iter().collect(), seqs))
             }
         }
@@ -363,7 +367,7 @@ impl Writes {
             }
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
-                let (ids, seqs) = self.write_all(tx, REPLACE_ALL).await?;
+                let (ids, seqs) = write_all(tx, REPLACE_ALL, &self.documents()?).await?;
                 (ids.len(), seqs)
             }
         };
@@ -374,13 +378,46 @@ impl Writes {
         Err(Error::of(code::STORE_FAILED, "sessions changed while they were locked"))
     }
 
-    /// Writes everything with one statement: the ids of the sessions that it has written, and the numbers of the events.
     #[cfg(feature = "postgres")]
-    async fn write_all(&self, tx: &mut Tx, sql: Sql) -> Result<(Vec<SessionId>, Vec<i64>)> {
-        let rows = args![to_doc(&self.sessions)?, to_doc(&self.kernels)?, to_doc(&self.events)?];
-        let row = tx.row(sql, &rows).await?.ok_or_else(|| corrupt("session", "new"))?;
-        Ok((from_doc(&row.text(0)?, "session", "new")?, from_doc(&row.text(1)?, "session event", "new")?))
+    fn documents(&self) -> Result<[Arg<'static>; 3]> {
+        documents(self.sessions.iter(), self.kernels.iter(), self.events.iter())
     }
+}
+
+/// Changes as lists in JSON of their sessions, kernels and events.
+#[cfg(feature = "postgres")]
+pub(super) fn documents_of<'a>(
+    changes: impl Iterator<Item = &'a Prepared> + Clone,
+) -> Result<[Arg<'static>; 3]> {
+    documents(
+        changes.clone().map(|change| &change.columns),
+        changes.clone().flat_map(|change| &change.kernels),
+        changes.flat_map(|change| &change.events),
+    )
+}
+
+#[cfg(feature = "postgres")]
+fn documents<'a>(
+    sessions: impl Iterator<Item = &'a SessionColumns>,
+    kernels: impl Iterator<Item = &'a KernelColumns>,
+    events: impl Iterator<Item = &'a EventColumns>,
+) -> Result<[Arg<'static>; 3]> {
+    let (sessions, kernels): (Vec<_>, Vec<_>) = (sessions.collect(), kernels.collect());
+    let events = events.enumerate().map(|(place, EventColumns { session_id, at, doc })| PlacedEvent {
+        place,
+        session_id,
+        at: *at,
+        doc,
+    });
+    let events: Vec<_> = events.collect();
+    Ok(args![to_doc(&sessions)?, to_doc(&kernels)?, to_doc(&events)?])
+}
+
+/// Writes everything with one statement: the ids of the sessions that it has written, and the numbers of the events.
+#[cfg(feature = "postgres")]
+pub(super) async fn write_all(tx: &mut Tx, sql: Sql, args: &[Arg<'_>]) -> Result<(Vec<SessionId>, Vec<i64>)> {
+    let row = tx.row(sql, args).await?.ok_or_else(|| corrupt("session", "new"))?;
+    Ok((from_doc(&row.text(0)?, "session", "new")?, from_doc(&row.text(1)?, "session event", "new")?))
 }
 
 /// Writes kernels and events.
