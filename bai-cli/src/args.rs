@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bai_core::status::ClusterMode;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -136,6 +138,14 @@ pub(crate) struct NewSession {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) cluster_size: u32,
 
+    /// Whether the kernels share one agent or get one each.
+    #[arg(long, default_value_t = ClusterMode::SingleNode, value_name = "MODE", value_parser = cluster_mode())]
+    pub(crate) cluster_mode: ClusterMode,
+
+    /// Priority in the queue, up to 100 for the most urgent.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) priority: Option<u8>,
+
     /// Resource group.
     #[arg(long, value_name = "GROUP")]
     pub(crate) scaling_group: Option<String>,
@@ -202,6 +212,14 @@ pub(crate) struct Start {
     /// Make it a batch session that runs this command and ends.
     #[arg(short = 'c', long, value_name = "COMMAND")]
     pub(crate) startup_command: Option<String>,
+
+    /// Earliest start: a time in ISO 8601, or a span from now such as `5m` or `2h`.
+    #[arg(long, value_name = "TIME", requires = "startup_command")]
+    pub(crate) starts_at: Option<String>,
+
+    /// Longest run of the batch session.
+    #[arg(long, value_name = "SECONDS", requires = "startup_command")]
+    pub(crate) timeout: Option<u64>,
 
     /// Wait in the queue until this session has succeeded.
     #[arg(long, value_name = "SESSION")]
@@ -330,6 +348,11 @@ pub(crate) enum Backend {
     Docker,
     /// Nothing at all: kernels are simulated, for tests and benchmarks.
     Simulated,
+}
+
+fn cluster_mode() -> impl TypedValueParser<Value = ClusterMode> {
+    PossibleValuesParser::new(ClusterMode::ALL.iter().map(|mode| mode.as_str()))
+        .try_map(|name| name.parse::<ClusterMode>())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -29,18 +29,18 @@ pub(crate) fn session(name: &str, info: &Value) -> Vec<(&'static str, String)> {
     fields.into_iter().chain(notes).filter(|(_, value)| !value.is_empty()).collect()
 }
 
-/// Why a session is in its status, with what the scheduler says of one that waits.
+/// Why a session is in its status, with what the scheduler says of one that waits, or the agent of one that did not start.
 pub(crate) fn reason(info: Option<&str>, data: &Value) -> String {
     let info = info.unwrap_or_default();
     let failed = data["scheduler"]["failed_predicates"].as_array().into_iter().flatten();
     let failed = failed.filter_map(|predicate| predicate["msg"].as_str());
     let said = data["scheduler"]["msg"].as_str().into_iter().chain(failed).find(|text| !text.is_empty());
-    match said {
-        Some(said) if matches!(info, "no-available-instances" | "predicate-checks-failed") => {
-            format!("{info}: {said}")
-        }
-        _ => info.to_owned(),
-    }
+    let said = match info {
+        "no-available-instances" | "predicate-checks-failed" => said,
+        "failed-to-start" => data["error"]["repr"].as_str(),
+        _ => None,
+    };
+    said.map_or_else(|| info.to_owned(), |said| format!("{info}: {said}"))
 }
 
 /// The value of a field that holds JSON as text.
@@ -102,6 +102,8 @@ mod tests {
         let data =
             json!({ "scheduler": { "msg": "", "failed_predicates": [{ "name": "x", "msg": "too many" }] } });
         assert_eq!(reason(Some("predicate-checks-failed"), &data), "predicate-checks-failed: too many");
+        let data = json!({ "error": { "repr": "the disk is full" } });
+        assert_eq!(reason(Some("failed-to-start"), &data), "failed-to-start: the disk is full");
         assert_eq!(reason(None, &Value::Null), "");
     }
 }

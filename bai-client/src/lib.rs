@@ -25,6 +25,7 @@ mod run;
 mod session;
 mod transport;
 
+pub use bai_core::status::ClusterMode;
 pub use client::{Client, Credentials};
 pub use events::{EventStream, ServerEvent};
 pub use graphql::{AgentRow, ImageRow, SessionRow};

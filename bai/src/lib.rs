@@ -24,6 +24,7 @@ pub use bai_client::{
     Client, Created, Credentials, EventStream, NewSession, RunOutput, ServerEvent, Session, Upload,
 };
 pub use bai_core::execution::{BatchOptions, ConsoleItem};
+pub use bai_core::status::ClusterMode;
 pub use bai_core::{Error, ErrorKind, Result};
 pub use cluster::{Builder, Cluster, Server};
 pub use runtime::{Facility, Runtime, doctor};

@@ -78,12 +78,16 @@ fn ask(is_password: bool) -> Result<String> {
 pub(super) fn new_session(args: &args::NewSession) -> Result<NewSession> {
     let mut new = NewSession::new(&args.image)
         .cluster_size(args.cluster_size)
+        .cluster_mode(args.cluster_mode)
         .max_wait(Duration::from_secs(args.max_wait));
     if let Some(name) = &args.name {
         new = new.name(name);
     }
     if let Some(tag) = &args.tag {
         new = new.tag(tag);
+    }
+    if let Some(priority) = args.priority {
+        new = new.priority(priority);
     }
     if let Some(group) = &args.scaling_group {
         new = new.resource_group(group);

@@ -1,5 +1,7 @@
 //! Commands on sessions, images and agents.
 
+use std::time::Duration;
+
 use bai_client::Client;
 use bai_core::{Error, Result};
 use serde_json::json;
@@ -18,6 +20,12 @@ pub(super) async fn start(args: args::Start, client: &Client, output: Output) ->
     let mut new = new_session(&args.session)?;
     if let Some(command) = args.startup_command {
         new = new.batch(command);
+    }
+    if let Some(time) = args.starts_at {
+        new = new.starts_at(time);
+    }
+    if let Some(limit) = args.timeout {
+        new = new.batch_timeout(Duration::from_secs(limit));
     }
     if args.enqueue_only {
         new = new.enqueue_only();

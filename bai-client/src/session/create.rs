@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bai_core::status::ClusterMode;
 use bai_core::{Error, Result, error::code};
 use http::Method;
 use serde::Deserialize;
@@ -25,6 +26,10 @@ pub struct NewSession {
     dependencies: Vec<String>,
     resource_group: Option<String>,
     cluster_size: u32,
+    cluster_mode: ClusterMode,
+    priority: Option<u8>,
+    starts_at: Option<String>,
+    batch_timeout: Option<Duration>,
     enqueue_only: bool,
     reuse: bool,
     max_wait: Duration,
@@ -77,6 +82,10 @@ impl NewSession {
             dependencies: Vec::new(),
             resource_group: None,
             cluster_size: 1,
+            cluster_mode: ClusterMode::SingleNode,
+            priority: None,
+            starts_at: None,
+            batch_timeout: None,
             enqueue_only: false,
             reuse: true,
             max_wait: Duration::ZERO,
@@ -158,6 +167,34 @@ impl NewSession {
         self
     }
 
+    /// Whether the kernels share one agent, as they do by default, or get one each.
+    #[must_use]
+    pub fn cluster_mode(mut self, mode: ClusterMode) -> Self {
+        self.cluster_mode = mode;
+        self
+    }
+
+    /// Priority in the queue, from 0 to 100 for the most urgent; the server's own otherwise.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Earliest start: a time in ISO 8601, or a span from now such as `5m` or `2h`.
+    #[must_use]
+    pub fn starts_at(mut self, time: impl Into<String>) -> Self {
+        self.starts_at = Some(time.into());
+        self
+    }
+
+    /// Longest run of a batch session, in whole seconds; then it ends as a failure.
+    #[must_use]
+    pub fn batch_timeout(mut self, limit: Duration) -> Self {
+        self.batch_timeout = Some(limit);
+        self
+    }
+
     /// Resource group to be scheduled in.
     #[must_use]
     pub fn resource_group(mut self, name: impl Into<String>) -> Self {
@@ -196,6 +233,10 @@ impl NewSession {
             "image": self.image,
             "type": if self.batch_command.is_some() { "batch" } else { "interactive" },
             "clusterSize": self.cluster_size,
+            "clusterMode": self.cluster_mode,
+            "priority": self.priority,
+            "starts_at": self.starts_at,
+            "batch_timeout": self.batch_timeout.map(|limit| limit.as_secs()),
             "config": {
                 "environ": self.environ,
                 "resources": resources,

@@ -1,4 +1,7 @@
-use bai::{Cluster, ErrorKind, NewSession, Runtime, Upload};
+use std::time::{Duration, Instant};
+
+use bai::{Cluster, ClusterMode, ErrorKind, NewSession, Runtime, Upload};
+use serde_json::json;
 
 fn python() -> NewSession {
     NewSession::new("python").mem("128m")
@@ -58,4 +61,40 @@ async fn a_kept_directory_is_taken_over_with_its_running_sessions() {
     assert_eq!(session.run("print(kept)").await.unwrap().stdout(), "state\n");
     session.destroy().await.unwrap();
     second.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_asks_of_the_scheduler_arrives() {
+    let cluster = Cluster::embedded().runtime(Runtime::Simulated).build().await.unwrap();
+    let client = cluster.client();
+    let image = client.images().await.unwrap().remove(0).aliases.remove(0);
+    let later = NewSession::new(&image).batch("true").priority(70).starts_at("1h").enqueue_only();
+    client.request(later).await.unwrap();
+    let waiting = client.queue(None).await.unwrap().remove(0);
+    assert_eq!((waiting.priority, waiting.position), (70, None), "{waiting:?}");
+
+    let apart = NewSession::new(&image).cluster_size(2).cluster_mode(ClusterMode::MultiNode).enqueue_only();
+    let apart = client.request(apart).await.unwrap();
+    let query = "query($id: UUID!) { compute_session(id: $id) { cluster_mode cluster_size } }";
+    let reply = client.graphql(query, json!({ "id": apart.id })).await.unwrap();
+    assert_eq!(reply["compute_session"], json!({ "cluster_mode": "multi-node", "cluster_size": 2 }));
+
+    let wrong = client.request(NewSession::new(&image).starts_at("1h")).await.unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Invalid, "only batch sessions: {wrong}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_session_ends_when_its_time_is_over() {
+    let cluster = Cluster::embedded().runtime(runtime()).build().await.unwrap();
+    let endless = python().name("endless").batch("sleep 600").batch_timeout(Duration::from_secs(1));
+    cluster.client().create(endless).await.unwrap();
+    let ended = async || cluster.client().sessions("TERMINATED", 10).await.unwrap();
+    let give_up = Instant::now() + Duration::from_mins(1);
+    while ended().await.is_empty() {
+        assert!(Instant::now() < give_up);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(ended().await[0].result, "FAILURE");
+    cluster.shutdown().await;
 }
