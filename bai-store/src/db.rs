@@ -23,19 +23,29 @@ pub(crate) enum Arg<'a> {
     OptInt(Option<i64>),
     Bool(bool),
     Bytes(Cow<'a, [u8]>),
+    /// A list in one argument: an array for PostgreSQL, JSON for SQLite.
+    Texts(Vec<Option<Cow<'a, str>>>),
+    Ints(Vec<Option<i64>>),
+    #[cfg(feature = "postgres")]
+    Bools(Vec<bool>),
 }
 
 impl Arg<'_> {
     /// The same, to be taken to another thread.
     #[cfg(feature = "sqlite")]
     fn to_static(&self) -> Arg<'static> {
+        let owned = |text: &str| Cow::Owned(text.to_owned());
         match self {
-            Self::Text(value) => Arg::Text(Cow::Owned(value.as_ref().to_owned())),
-            Self::OptText(value) => Arg::OptText(value.as_deref().map(|value| Cow::Owned(value.to_owned()))),
+            Self::Text(value) => Arg::Text(owned(value)),
+            Self::OptText(value) => Arg::OptText(value.as_deref().map(owned)),
             Self::Int(value) => Arg::Int(*value),
             Self::OptInt(value) => Arg::OptInt(*value),
             Self::Bool(value) => Arg::Bool(*value),
             Self::Bytes(value) => Arg::Bytes(Cow::Owned(value.as_ref().to_owned())),
+            Self::Texts(list) => Arg::Texts(list.iter().map(|text| text.as_deref().map(owned)).collect()),
+            Self::Ints(list) => Arg::Ints(list.clone()),
+            #[cfg(feature = "postgres")]
+            Self::Bools(list) => Arg::Bools(list.clone()),
         }
     }
 }
@@ -60,6 +70,45 @@ arg_from! {
     bool, value => Self::Bool(value);
     &'a [u8], value => Self::Bytes(Cow::Borrowed(value));
     &'a Vec<u8>, value => Self::Bytes(Cow::Borrowed(value));
+    Vec<String>, list => Self::Texts(list.into_iter().map(|text| Some(Cow::Owned(text))).collect());
+    Vec<Cow<'a, str>>, list => Self::Texts(list.into_iter().map(Some).collect());
+    &'a [i64], list => Self::Ints(list.iter().copied().map(Some).collect());
+}
+
+/// A type of column: SQLite is given a value of it at a time, PostgreSQL those of many rows.
+pub(crate) trait Column {
+    #[cfg(feature = "sqlite")]
+    fn arg(&self) -> Arg<'_>;
+    #[cfg(feature = "postgres")]
+    fn list<'a>(column: impl Iterator<Item = &'a Self>) -> Arg<'a>
+    where
+        Self: 'a;
+}
+
+macro_rules! columns {
+    ($($type:ty: $list:ident, $value:ident => $arg:expr, $item:expr;)*) => { $(
+        impl Column for $type {
+            #[cfg(feature = "sqlite")]
+            fn arg(&self) -> Arg<'_> {
+                let $value = self;
+                $arg.into()
+            }
+
+            #[cfg(feature = "postgres")]
+            fn list<'a>(column: impl Iterator<Item = &'a Self>) -> Arg<'a> {
+                Arg::$list(column.map(|$value| $item).collect())
+            }
+        }
+    )* };
+}
+
+columns! {
+    String: Texts, value => value, Some(Cow::Borrowed(value.as_str()));
+    &'static str: Texts, value => *value, Some(Cow::Borrowed(*value));
+    Option<String>: Texts, value => value.as_deref(), value.as_deref().map(Cow::Borrowed);
+    i64: Ints, value => *value, Some(*value);
+    Option<i64>: Ints, value => *value, *value;
+    bool: Bools, value => *value, *value;
 }
 
 /// Arguments for `$1`, `$2`, …

@@ -31,39 +31,48 @@ pub(crate) use statements;
 pub(crate) const LOCK_MIGRATIONS: Sql =
     Sql { sqlite: "SELECT 1", postgres: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(4802385)) AS lock" };
 
-/// One text around the part that differs.
-macro_rules! sql {
-    ($before:literal, sqlite: $sqlite:literal, postgres: $postgres:literal, $after:literal) => {
-        Sql { sqlite: concat!($before, $sqlite, $after), postgres: concat!($before, $postgres, $after) }
+/// A statement to which PostgreSQL adds a lock.
+macro_rules! locking {
+    ($text:literal, $lock:literal) => {
+        Sql { sqlite: $text, postgres: concat!($text, $lock) }
+    };
+}
+
+/// A statement on the rows whose column is in the list `$1`.
+macro_rules! in_list {
+    ($before:literal) => {
+        in_list!($before, "")
+    };
+    ($before:literal, $after:literal) => {
+        in_list!($before, $after, postgres: "")
+    };
+    ($before:literal, $after:literal, postgres: $lock:literal) => {
+        Sql {
+            sqlite: concat!($before, " IN (SELECT value FROM json_each($1))", $after),
+            postgres: concat!($before, " = ANY($1)", $after, $lock),
+        }
     };
 }
 
 /// The state of sessions that changes are checked against; nobody else changes them until the transaction ends. `$1` here
-/// and below is a list in JSON: one round trip, however long it is.
-pub(crate) const LOCK_SESSIONS: Sql = sql!(
-    "SELECT id, version, cluster_size, access_key, name, living, latest_at, terminated_at FROM sessions
-     WHERE id IN (SELECT value FROM ",
-    sqlite: "json_each($1))",
-    postgres: "json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE",
-    ""
+/// and below is a list: one round trip, however long it is.
+pub(crate) const LOCK_SESSIONS: Sql = in_list!(
+    "SELECT id, version, cluster_size, access_key, name, living, latest_at, terminated_at FROM sessions WHERE id",
+    " ORDER BY id",
+    postgres: " FOR UPDATE"
 );
 
 /// The capacity of agents; nobody else places something on them until the transaction ends, or overlooks that it has.
 pub(crate) const LOCK_AGENTS: Sql = Sql {
     sqlite: "SELECT id, capacity FROM agents WHERE id IN (SELECT value FROM json_each($1))",
-    postgres: "WITH locked AS (SELECT id FROM agents
-       WHERE id IN (SELECT value FROM json_array_elements_text(CAST($1 AS json))) ORDER BY id FOR UPDATE)
+    postgres: "WITH locked AS (SELECT id FROM agents WHERE id = ANY($1) ORDER BY id FOR UPDATE)
      UPDATE agents SET placements = placements + 1 FROM locked WHERE agents.id = locked.id
      RETURNING agents.id, agents.capacity",
 };
 
 /// What is held on agents.
-pub(crate) const HELD: Sql = sql!(
-    "SELECT agent_id, session_id, allocated FROM kernels WHERE holds AND agent_id IN (SELECT value FROM ",
-    sqlite: "json_each($1))",
-    postgres: "json_array_elements_text(CAST($1 AS json)))",
-    ""
-);
+pub(crate) const HELD: Sql =
+    in_list!("SELECT agent_id, session_id, allocated FROM kernels WHERE holds AND agent_id");
 
 /// What is held on agents beside their capacity and what has been placed on them so far; nobody waits. For PostgreSQL.
 #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
@@ -71,7 +80,7 @@ pub(crate) const ROOM: Sql = Sql {
     sqlite: "SELECT 1",
     postgres: "SELECT agents.id, session_id, allocated, capacity, placements
      FROM agents LEFT JOIN kernels ON agent_id = agents.id AND holds
-     WHERE agents.id IN (SELECT value FROM json_array_elements_text(CAST($1 AS json)))",
+     WHERE agents.id = ANY($1)",
 };
 
 /// The columns of a session, in the order of the arguments.
@@ -93,19 +102,29 @@ macro_rules! unindexed_columns {
     };
 }
 
-/// A list of sessions as rows, for PostgreSQL.
-macro_rules! sessions_in_json {
+/// The columns of a kernel, likewise.
+macro_rules! kernel_columns {
     () => {
-        "FROM json_to_recordset(CAST($1 AS json)) AS r (id TEXT, version BIGINT, access_key TEXT, name TEXT, living BOOLEAN,
-         user_id TEXT, user_email TEXT, domain TEXT, project_id TEXT, project TEXT, resource_group TEXT, session_type TEXT,
-         cluster_mode TEXT, cluster_size BIGINT, status TEXT, status_info TEXT, result TEXT, startup_command TEXT,
-         created_at BIGINT, starts_at BIGINT, terminated_at BIGINT, scheduled_at TEXT, latest_at BIGINT, image_list TEXT,
-         agent_list TEXT, doc TEXT)"
+        "session_id, place, id, image, agent_id, status, holds, allocated"
+    };
+}
+
+/// Sessions from a list per column, for PostgreSQL.
+macro_rules! sessions_in_lists {
+    () => {
+        concat!(
+            "FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[], $8::text[],
+         $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::text[], $16::text[],
+         $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::bigint[], $24::text[],
+         $25::text[], $26::text[]) AS r (",
+            session_columns!(),
+            ")"
+        )
     };
 }
 
 /// The guarded update of sessions, for PostgreSQL.
-macro_rules! replace_in_json {
+macro_rules! replace_in_lists {
     () => {
         concat!(
             "UPDATE sessions SET version = r.version, access_key = r.access_key, name = r.name,
@@ -116,7 +135,7 @@ macro_rules! replace_in_json {
      terminated_at = r.terminated_at, scheduled_at = r.scheduled_at, latest_at = r.latest_at,
      image_list = r.image_list, agent_list = r.agent_list, doc = r.doc
      ",
-            sessions_in_json!(),
+            sessions_in_lists!(),
             " WHERE sessions.id = r.id AND sessions.version = r.version - 1"
         )
     };
@@ -130,24 +149,27 @@ macro_rules! kernel_is_there {
     };
 }
 
-/// What belongs to sessions, for PostgreSQL: kernels, and events in the order of `place`, which is also the one of their numbers. It
-/// ends with the ids that `changed` has and with these numbers, as lists in JSON.
-macro_rules! rest_in_json {
+/// What belongs to sessions, for PostgreSQL: kernels, and events in the order of their numbers. It ends with the ids that
+/// `changed` has and with these numbers, as lists in JSON.
+macro_rules! rest_in_lists {
     ($which:literal) => {
         concat!(
-            ", put AS (INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
-       SELECT r.session_id, r.place, r.id, r.image, r.agent_id, r.status, r.holds, r.allocated
-       FROM json_to_recordset(CAST($2 AS json)) AS r (session_id TEXT, place BIGINT, id TEXT, image TEXT,
-       agent_id TEXT, status TEXT, holds BOOLEAN, allocated TEXT) ",
+            ", put AS (INSERT INTO kernels (",
+            kernel_columns!(),
+            ") SELECT ",
+            kernel_columns!(),
+            " FROM unnest($27::text[], $28::bigint[], $29::text[], $30::text[], $31::text[], $32::text[], $33::boolean[],
+       $34::text[]) AS r (",
+            kernel_columns!(),
+            ") ",
             $which,
             " ",
             kernel_is_there!(),
             "),
-     added AS (INSERT INTO session_events (session_id, at, doc)
-       SELECT r.session_id, r.at, r.doc FROM json_to_recordset(CAST($3 AS json))
-       AS r (place BIGINT, session_id TEXT, at BIGINT, doc TEXT) ",
+     added AS (INSERT INTO session_events (session_id, at, doc) SELECT r.session_id, r.at, r.doc
+       FROM unnest($35::text[], $36::bigint[], $37::text[]) WITH ORDINALITY AS r (session_id, at, doc, number) ",
             $which,
-            " ORDER BY r.place RETURNING seq),
+            " ORDER BY r.number RETURNING seq),
      queued AS (INSERT INTO outbox (seq) SELECT seq FROM added)
      SELECT CAST((SELECT COALESCE(json_agg(id), '[]') FROM changed) AS TEXT),
        CAST((SELECT COALESCE(json_agg(seq ORDER BY seq), '[]') FROM added) AS TEXT)"
@@ -156,49 +178,49 @@ macro_rules! rest_in_json {
 }
 
 /// The guarded update of sessions, whose version must be one less than that given. Here and below, SQLite takes the columns of one
-/// row, since a call costs it less than taking JSON apart; PostgreSQL takes a list of rows, since a call is a round trip.
+/// row, since a call costs it less than taking lists apart; PostgreSQL takes a list per column, since a call is a round trip.
 pub(crate) const REPLACE_SESSIONS: Sql = Sql {
     sqlite: concat!(
         "UPDATE sessions SET access_key = $3, name = $4, living = $5, terminated_at = $21, latest_at = $23, ",
         unindexed_columns!()
     ),
-    postgres: replace_in_json!(),
+    postgres: replace_in_lists!(),
 };
 
-/// The same with kernels (`$2`) and events (`$3`) of the sessions, for PostgreSQL: one round trip for all.
+/// The same with kernels (from `$27`) and events (from `$35`) of the sessions, for PostgreSQL: one round trip for all.
 #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
 pub(crate) const REPLACE_ALL: Sql = Sql {
     sqlite: "SELECT 1",
     postgres: concat!(
         "WITH changed AS (",
-        replace_in_json!(),
+        replace_in_lists!(),
         " RETURNING sessions.id)",
-        rest_in_json!("WHERE TRUE")
+        rest_in_lists!("WHERE TRUE")
     ),
 };
 
-/// The same without locks before, for PostgreSQL: only what is as this side knows it is replaced. `$4` says where the capacity
-/// guard has found room for which session, `$5` which version is replaced. Rows are locked in the order in which all do.
+/// The same without locks before, for PostgreSQL: only what is as this side knows it is replaced. `$38` to `$40` say for which
+/// session the capacity guard has found room on which agent as it was. Rows are locked in the order in which all do.
 #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
 pub(crate) const REPLACE_KNOWN: Sql = Sql {
     sqlite: "SELECT 1",
     postgres: concat!(
-        "WITH known AS (SELECT sessions.id FROM json_to_recordset(CAST($5 AS json)) AS k (id TEXT, version BIGINT)
-       JOIN sessions ON sessions.id = k.id AND sessions.version = k.version ORDER BY sessions.id FOR UPDATE OF sessions),
-     free AS (SELECT agents.id
-       FROM json_to_recordset(CAST($4 AS json)) AS k (agent TEXT, placements BIGINT)
+        "WITH known AS (SELECT sessions.id FROM unnest($1::text[], $2::bigint[]) AS k (id, version)
+       JOIN sessions ON sessions.id = k.id AND sessions.version = k.version - 1
+       ORDER BY sessions.id FOR UPDATE OF sessions),
+     free AS (SELECT agents.id FROM unnest($39::text[], $40::bigint[]) AS k (agent, placements)
        JOIN agents ON agents.id = k.agent AND agents.placements = k.placements
        WHERE (SELECT COUNT(*) FROM known) > 0 ORDER BY agents.id FOR UPDATE OF agents),
      taken AS (UPDATE agents SET placements = placements + 1 FROM free WHERE agents.id = free.id RETURNING agents.id),
-     refused AS (SELECT k.session FROM json_to_recordset(CAST($4 AS json)) AS k (session TEXT, agent TEXT)
+     refused AS (SELECT k.session FROM unnest($38::text[], $39::text[]) AS k (session, agent)
        WHERE k.agent NOT IN (SELECT id FROM taken)),
      changed AS (",
-        replace_in_json!(),
+        replace_in_lists!(),
         " AND (NOT r.living OR sessions.living AND sessions.access_key = r.access_key AND sessions.name = r.name)
        AND sessions.cluster_size = r.cluster_size AND sessions.id IN (SELECT id FROM known)
        AND sessions.id NOT IN (SELECT session FROM refused)
        RETURNING sessions.id)",
-        rest_in_json!("WHERE r.session_id IN (SELECT id FROM changed)")
+        rest_in_lists!("WHERE r.session_id IN (SELECT id FROM changed)")
     ),
 };
 
@@ -227,17 +249,18 @@ pub(crate) const INSERT_ALL: Sql = Sql {
         ") SELECT ",
         session_columns!(),
         " ",
-        sessions_in_json!(),
+        sessions_in_lists!(),
         " ON CONFLICT DO NOTHING RETURNING id)",
-        rest_in_json!("WHERE r.session_id IN (SELECT id FROM changed)")
+        rest_in_lists!("WHERE r.session_id IN (SELECT id FROM changed)")
     ),
 };
 
 /// Kernels by their place in the session.
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 pub(crate) const PUT_KERNEL: Sql = Sql::same(concat!(
-    "INSERT INTO kernels (session_id, place, id, image, agent_id, status, holds, allocated)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ",
+    "INSERT INTO kernels (",
+    kernel_columns!(),
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ",
     kernel_is_there!()
 ));
 
@@ -259,12 +282,22 @@ pub(crate) const QUEUE_EVENTS: Sql =
     Sql::same("INSERT INTO outbox (seq) SELECT seq FROM session_events WHERE seq >= $1");
 
 /// Published events by their numbers.
-pub(crate) const MARK_PUBLISHED: Sql = sql!(
-    "DELETE FROM outbox WHERE seq IN (SELECT ",
-    sqlite: "value FROM json_each($1))",
-    postgres: "CAST(value AS BIGINT) FROM json_array_elements_text(CAST($1 AS json)))",
-    ""
+pub(crate) const MARK_PUBLISHED: Sql = in_list!("DELETE FROM outbox WHERE seq");
+
+/// The sessions that ended first, before a time; nobody else changes them until the transaction ends.
+pub(crate) const ENDED: Sql = locking!(
+    "SELECT id FROM sessions WHERE NOT living AND terminated_at < $1 ORDER BY terminated_at, id LIMIT $2",
+    " FOR UPDATE"
 );
+
+/// What there is of sessions, in the order in which it is removed.
+pub(crate) const REMOVE: [Sql; 5] = [
+    in_list!("DELETE FROM kernel_logs WHERE session_id"),
+    in_list!("DELETE FROM kernels WHERE session_id"),
+    in_list!("DELETE FROM outbox WHERE seq IN (SELECT seq FROM session_events WHERE session_id", ")"),
+    in_list!("DELETE FROM session_events WHERE session_id"),
+    in_list!("DELETE FROM sessions WHERE id"),
+];
 
 #[cfg(test)]
 pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
@@ -284,6 +317,12 @@ pub(crate) const STATEMENTS: &[(&str, Sql)] = &[
     ("ADD_EVENT", ADD_EVENT),
     ("QUEUE_EVENTS", QUEUE_EVENTS),
     ("MARK_PUBLISHED", MARK_PUBLISHED),
+    ("ENDED", ENDED),
+    ("REMOVE 0", REMOVE[0]),
+    ("REMOVE 1", REMOVE[1]),
+    ("REMOVE 2", REMOVE[2]),
+    ("REMOVE 3", REMOVE[3]),
+    ("REMOVE 4", REMOVE[4]),
 ];
 
 /// Which database is spoken to, where text is put together at run time.
@@ -302,11 +341,13 @@ impl Dialect {
             #[cfg(feature = "sqlite")]
             Self::Sqlite => text
                 .replace("AUTO_ID", "INTEGER PRIMARY KEY AUTOINCREMENT")
-                .replace("ROW_NUMBER", "INTEGER PRIMARY KEY"),
+                .replace("ROW_NUMBER", "INTEGER PRIMARY KEY")
+                .replace("POSTGRES ", "-- "),
             #[cfg(feature = "postgres")]
             Self::Postgres => text
                 .replace("AUTO_ID", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
                 .replace("ROW_NUMBER", "BIGINT PRIMARY KEY")
+                .replace("POSTGRES ", "")
                 .replace(" TEXT", " TEXT COLLATE \"C\""),
         }
     }

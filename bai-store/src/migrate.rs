@@ -12,6 +12,7 @@ pub(crate) const STEPS: &[&str] = &[
     include_str!("../migrations/0002_indexes.sql"),
     include_str!("../migrations/0003_outbox.sql"),
     include_str!("../migrations/0004_placements.sql"),
+    include_str!("../migrations/0005_room_for_changes.sql"),
 ];
 
 statements! {

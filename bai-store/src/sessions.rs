@@ -15,9 +15,9 @@ use bai_core::port::SessionStore;
 use bai_core::port::store::{Committed, Page, SessionChange, SessionEvent, SessionQuery, StoreCapability};
 use bai_core::{Session, SessionId, Timestamp};
 
-use crate::convert::{corrupt, from_doc, micros, to_doc};
+use crate::convert::{corrupt, from_doc, micros};
 use crate::db::{Row, args};
-use crate::dialect::{MARK_PUBLISHED, statements};
+use crate::dialect::{ENDED, MARK_PUBLISHED, REMOVE, statements};
 use crate::store::Store;
 
 #[cfg(test)]
@@ -30,10 +30,6 @@ statements! {
     VERSIONS = "SELECT id, version FROM sessions WHERE living";
     HISTORY = "SELECT seq, doc FROM session_events WHERE session_id = $1 ORDER BY seq";
     UNPUBLISHED = "SELECT seq, doc FROM outbox JOIN session_events USING (seq) ORDER BY seq LIMIT $1";
-    ENDED = "SELECT id FROM sessions WHERE NOT living AND terminated_at < $1 ORDER BY terminated_at, id LIMIT $2";
-    UNQUEUE = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM session_events WHERE session_id = $1)";
-    DROP_LOGS = "DELETE FROM kernel_logs WHERE session_id = $1";
-    DROP = "DELETE FROM sessions WHERE id = $1 AND NOT living";
 }
 
 #[async_trait]
@@ -77,19 +73,18 @@ impl SessionStore for Store {
 
     async fn mark_published(&self, seqs: &[i64]) -> Result<()> {
         if !seqs.is_empty() {
-            self.db().execute(MARK_PUBLISHED, &args![to_doc(&seqs)?]).await?;
+            self.db().execute(MARK_PUBLISHED, &args![seqs]).await?;
         }
         Ok(())
     }
 
     async fn purge(&self, before: Timestamp, limit: u32) -> Result<u64> {
         let mut tx = self.db().begin().await?;
+        let ended = tx.rows(ENDED, &args![micros(before), i64::from(limit)]).await?;
+        let ids = args![ended.iter().map(|row| row.text(0)).collect::<Result<Vec<_>>>()?];
         let mut count = 0;
-        for row in tx.rows(ENDED, &args![micros(before), i64::from(limit)]).await? {
-            let id = row.text(0)?;
-            tx.execute(DROP_LOGS, &args![&id]).await?;
-            tx.execute(UNQUEUE, &args![&id]).await?;
-            count += tx.execute(DROP, &args![&id]).await?; // kernels and events go with it
+        for statement in REMOVE {
+            count = tx.execute(statement, &ids).await?; // the sessions come last
         }
         tx.commit().await?;
         Ok(count)

@@ -15,6 +15,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode, OpenFlags, Statement, ToSql, ffi};
+use serde::Serialize;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::Instant;
@@ -341,8 +342,17 @@ impl ToSql for Arg<'_> {
             Self::OptInt(value) => value.map_or(ValueRef::Null, ValueRef::Integer),
             Self::Bool(value) => ValueRef::Integer(i64::from(*value)),
             Self::Bytes(value) => ValueRef::Blob(value),
+            Self::Texts(list) => return json(list),
+            Self::Ints(list) => return json(list),
+            #[cfg(feature = "postgres")]
+            Self::Bools(list) => return json(list),
         }))
     }
+}
+
+fn json(list: &impl Serialize) -> rusqlite::Result<ToSqlOutput<'static>> {
+    let json = serde_json::to_string(list);
+    json.map(Into::into).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 pub(super) fn text(cell: Option<&Value>) -> Result<String> {

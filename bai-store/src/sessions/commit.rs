@@ -12,7 +12,6 @@ use super::ledger::Ledger;
 use super::quick::{self, Tried};
 use super::rows::{Keys, Prepared, Writes, kernel_count, replace};
 use super::{number_events, session_id};
-use crate::convert::to_doc;
 use crate::db::{Outcome, Tx, args};
 use crate::dialect::{Dialect, LOCK_SESSIONS, statements};
 use crate::store::Store;
@@ -89,9 +88,9 @@ async fn read_heads<'a>(
     tx: &mut Tx,
     changes: impl Iterator<Item = &'a Prepared>,
 ) -> Result<HashMap<SessionId, Head>> {
-    let ids: BTreeSet<_> = changes.map(|change| change.session().id).collect();
+    let ids: BTreeSet<_> = changes.map(|change| change.session().id.to_string()).collect();
     let mut heads = HashMap::with_capacity(ids.len());
-    for row in tx.rows(LOCK_SESSIONS, &args![to_doc(&ids)?]).await? {
+    for row in tx.rows(LOCK_SESSIONS, &args![Vec::from_iter(ids)]).await? {
         let keys = Keys {
             access_key: row.text(3)?,
             name: row.text(4)?,

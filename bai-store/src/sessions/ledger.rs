@@ -10,8 +10,8 @@ use bai_core::{AgentId, Session, SessionId};
 
 use super::rows::Prepared;
 use super::session_id;
-use crate::convert::{from_doc, plain, to_doc};
-use crate::db::{Row, Tx, args};
+use crate::convert::{from_doc, plain};
+use crate::db::{Arg, Row, Tx};
 #[cfg(feature = "postgres")]
 use crate::dialect::ROOM;
 use crate::dialect::{HELD, LOCK_AGENTS};
@@ -44,15 +44,15 @@ impl Ledger {
         if ledger.agents.is_empty() {
             return Ok(ledger);
         }
-        let ids = ledger.ids()?;
-        for row in tx.rows(LOCK_AGENTS, &args![&ids]).await? {
+        let ids = [ledger.ids()];
+        for row in tx.rows(LOCK_AGENTS, &ids).await? {
             let agent = row.text(0)?;
             if let Some(account) = ledger.agents.get_mut(agent.as_str()) {
                 account.capacity = from_doc(&row.text(1)?, "agent", &agent)?;
             }
         }
         let mut read = HashMap::new(); // many hold the same
-        for row in tx.rows(HELD, &args![&ids]).await? {
+        for row in tx.rows(HELD, &ids).await? {
             ledger.add(&row, &mut read)?;
         }
         Ok(ledger)
@@ -65,9 +65,9 @@ impl Ledger {
         if ledger.agents.is_empty() {
             return Ok(ledger);
         }
-        let ids = ledger.ids()?;
+        let ids = [ledger.ids()];
         let mut read = HashMap::new();
-        for row in tx.rows(ROOM, &args![&ids]).await? {
+        for row in tx.rows(ROOM, &ids).await? {
             let agent = row.text(0)?;
             let Some(account) = ledger.agents.get_mut(agent.as_str()) else { continue };
             if !account.is_open {
@@ -89,9 +89,9 @@ impl Ledger {
         Self { agents, held: HashMap::new() }
     }
 
-    fn ids(&self) -> Result<String> {
-        let ids: Vec<_> = self.agents.keys().map(|agent| plain(agent.as_str())).collect();
-        to_doc(&ids)
+    fn ids(&self) -> Arg<'static> {
+        let ids = self.agents.keys().map(|agent| plain(agent.as_str()).into_owned());
+        ids.collect::<Vec<_>>().into()
     }
 
     /// From the columns agent, session and allocation.

@@ -10,13 +10,12 @@ use bai_core::SessionId;
 use bai_core::error::Result;
 use bai_core::memory::store::rules;
 use bai_core::port::store::Committed;
-use serde::Serialize;
 
 use super::ledger::Ledger;
 use super::number_events;
-use super::rows::{Prepared, documents_of, write_all};
-use crate::convert::{plain, to_doc};
-use crate::db::{Tx, args};
+use super::rows::{Prepared, lists_of, write_all};
+use crate::convert::plain;
+use crate::db::{Arg, Tx};
 use crate::dialect::REPLACE_KNOWN;
 
 /// What has become of changes.
@@ -28,21 +27,6 @@ pub(super) struct Tried {
     pub(super) left: Vec<Result<Prepared>>,
 }
 
-/// The version of a session that is replaced.
-#[derive(Debug, Serialize)]
-struct Known<'a> {
-    id: &'a str,
-    version: i64,
-}
-
-/// A session has room on an agent, if nothing else is placed there.
-#[derive(Debug, Serialize)]
-struct Share<'a> {
-    session: &'a str,
-    agent: Cow<'a, str>,
-    placements: Option<i64>,
-}
-
 /// Writes the changes that nothing stands in the way of; of each session the first at most.
 pub(super) async fn commit(tx: &mut Tx, changes: Vec<Result<Prepared>>) -> Result<Tried> {
     let mut room = Ledger::read(tx, changes.iter().flatten()).await?;
@@ -52,23 +36,25 @@ pub(super) async fn commit(tx: &mut Tx, changes: Vec<Result<Prepared>>) -> Resul
     if picked.is_empty() {
         return Ok(sort_out(changes, Vec::new(), Vec::new()));
     }
-    let [sessions, kernels, events] = documents_of(picked.iter().copied())?;
-    let guarded = picked.iter().filter(|change| change.guard_capacity);
-    let shares: Vec<_> = guarded.flat_map(|change| shares(change, &room)).collect();
-    let known = picked.iter().map(|change| Known { id: &change.columns.id, version: change.read_at() });
-    let known: Vec<_> = known.collect();
-    let args = args![sessions, kernels, events, to_doc(&shares)?, to_doc(&known)?];
+    let mut args = lists_of(picked.iter().copied());
+    args.extend(shares(&picked, &room));
     let (written, seqs) = write_all(tx, REPLACE_KNOWN, &args).await?;
     Ok(sort_out(changes, written, seqs))
 }
 
-fn shares<'a>(change: &'a Prepared, room: &Ledger) -> Vec<Share<'a>> {
-    let share = |agent: &'a bai_core::AgentId| Share {
-        session: &change.columns.id,
-        agent: plain(agent.as_str()),
-        placements: room.placements(agent),
-    };
-    rules::held_by(change.session()).into_keys().map(share).collect()
+/// Which guarded session is to be placed on which agent, and how much had been placed there when room was found.
+fn shares<'a>(changes: &[&'a Prepared], room: &Ledger) -> [Arg<'a>; 3] {
+    let guarded = changes.iter().filter(|change| change.guard_capacity);
+    let shares = guarded.flat_map(|change| {
+        let agents = rules::held_by(change.session()).into_keys();
+        agents.map(|agent| (change.columns.id.as_str(), agent))
+    });
+    let shares: Vec<_> = shares.collect();
+    [
+        Arg::Texts(shares.iter().map(|(session, _)| Some(Cow::Borrowed(*session))).collect()),
+        Arg::Texts(shares.iter().map(|(_, agent)| Some(plain(agent.as_str()))).collect()),
+        Arg::Ints(shares.iter().map(|(_, agent)| room.placements(agent)).collect()),
+    ]
 }
 
 /// Tells the changes that have been written, the first of each session, from those that are left.

@@ -7,14 +7,13 @@ use bai_core::memory::store::{fields, rules};
 use bai_core::port::store::{Committed, SessionChange};
 use bai_core::session::{Kernel, Session};
 use bai_core::{SessionId, Timestamp};
-use serde::Serialize;
 
 #[cfg(feature = "sqlite")]
 use super::session_id;
 #[cfg(feature = "postgres")]
 use crate::convert::from_doc;
 use crate::convert::{corrupt, micros, plain, to_doc};
-use crate::db::{Arg, Outcome, Tx, args};
+use crate::db::{Arg, Column, Outcome, Tx, args};
 #[cfg(feature = "sqlite")]
 use crate::dialect::{
     ADD_EVENT, INSERT_SESSION, PUT_KERNEL, QUEUE_EVENTS, REPLACE_KERNEL, REPLACE_UNINDEXED,
@@ -39,10 +38,9 @@ pub(super) struct Prepared {
 }
 
 /// The columns of a session.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(super) struct SessionColumns {
     /// Whether it replaces a row from which nothing differs that an index has.
-    #[serde(skip)]
     pub(super) keeps_indexes: bool,
     pub(super) id: String,
     pub(super) version: i64,
@@ -82,10 +80,9 @@ pub(super) struct Keys {
     pub(super) terminated_at: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct KernelColumns {
     /// Whether there is a row for it.
-    #[serde(skip)]
     #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
     is_known: bool,
     session_id: String,
@@ -105,15 +102,30 @@ struct EventColumns {
     doc: String,
 }
 
-/// An event among those that are written together.
-#[cfg(feature = "postgres")]
-#[derive(Debug, Serialize)]
-struct PlacedEvent<'a> {
-    place: usize,
-    session_id: &'a str,
-    at: i64,
-    doc: &'a str,
+/// Rows as arguments in the order of their columns: those of one row, or a list per column.
+macro_rules! columns {
+    ($row:ident [$count:literal]: $($column:ident),* $(,)?) => {
+        impl $row {
+            #[cfg(feature = "sqlite")]
+            fn args(&self) -> [Arg<'_>; $count] {
+                [$(Column::arg(&self.$column)),*]
+            }
+
+            #[cfg(feature = "postgres")]
+            fn lists<'a>(rows: impl Iterator<Item = &'a Self> + Clone) -> [Arg<'a>; $count] {
+                [$(Column::list(rows.clone().map(|row| &row.$column))),*]
+            }
+        }
+    };
 }
+
+columns! { SessionColumns [26]:
+    id, version, access_key, name, living, user_id, user_email, domain, project_id, project, resource_group,
+    session_type, cluster_mode, cluster_size, status, status_info, result, startup_command, created_at, starts_at,
+    terminated_at, scheduled_at, latest_at, image_list, agent_list, doc,
+}
+columns! { KernelColumns [8]: session_id, place, id, image, agent_id, status, holds, allocated }
+columns! { EventColumns [3]: session_id, at, doc }
 
 impl Prepared {
     /// # Errors
@@ -200,39 +212,6 @@ impl SessionColumns {
             terminated_at: self.terminated_at,
         }
     }
-
-    /// As arguments of one statement, in the order of the columns.
-    #[cfg(feature = "sqlite")]
-    fn args(&self) -> [Arg<'_>; 26] {
-        args![
-            &self.id,
-            self.version,
-            &self.access_key,
-            &self.name,
-            self.living,
-            &self.user_id,
-            &self.user_email,
-            &self.domain,
-            &self.project_id,
-            &self.project,
-            &self.resource_group,
-            self.session_type,
-            self.cluster_mode,
-            self.cluster_size,
-            self.status,
-            self.status_info.as_deref(),
-            self.result,
-            self.startup_command.as_deref(),
-            self.created_at,
-            self.starts_at,
-            self.terminated_at,
-            self.scheduled_at.as_deref(),
-            self.latest_at,
-            &self.image_list,
-            &self.agent_list,
-            &self.doc,
-        ]
-    }
 }
 
 /// Replaces a session at the version before its own. How many rows there were, or the constraint that it broke.
@@ -244,7 +223,9 @@ pub(super) async fn replace(tx: &mut Tx, session: &SessionColumns) -> Result<Out
             tx.try_execute(sql, &session.args()).await
         }
         #[cfg(feature = "postgres")]
-        Dialect::Postgres => tx.try_execute(REPLACE_SESSIONS, &args![to_doc(&[session])?]).await,
+        Dialect::Postgres => {
+            tx.try_execute(REPLACE_SESSIONS, &SessionColumns::lists(std::iter::once(session))).await
+        }
     }
 }
 
@@ -270,20 +251,6 @@ impl KernelColumns {
             holds: !kernel.allocated.is_zero(),
             allocated: to_doc(&kernel.allocated)?,
         })
-    }
-
-    #[cfg(feature = "sqlite")]
-    fn args(&self) -> [Arg<'_>; 8] {
-        args![
-            &self.session_id,
-            self.place,
-            &self.id,
-            &self.image,
-            self.agent_id.as_deref(),
-            self.status,
-            self.holds,
-            &self.allocated,
-        ]
     }
 }
 
@@ -341,7 +308,7 @@ impl Writes {
             }
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
-                let (ids, seqs) = write_all(tx, INSERT_ALL, &self.documents()?).await?;
+                let (ids, seqs) = write_all(tx, INSERT_ALL, &self.lists()).await?;
                 Ok((ids.into_iter().collect(), seqs))
             }
         }
@@ -367,7 +334,7 @@ impl Writes {
             }
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
-                let (ids, seqs) = write_all(tx, REPLACE_ALL, &self.documents()?).await?;
+                let (ids, seqs) = write_all(tx, REPLACE_ALL, &self.lists()).await?;
                 (ids.len(), seqs)
             }
         };
@@ -379,17 +346,15 @@ impl Writes {
     }
 
     #[cfg(feature = "postgres")]
-    fn documents(&self) -> Result<[Arg<'static>; 3]> {
-        documents(self.sessions.iter(), self.kernels.iter(), self.events.iter())
+    fn lists(&self) -> Vec<Arg<'_>> {
+        lists(self.sessions.iter(), self.kernels.iter(), self.events.iter())
     }
 }
 
-/// Changes as lists in JSON of their sessions, kernels and events.
+/// Changes as lists of the columns of their sessions, kernels and events.
 #[cfg(feature = "postgres")]
-pub(super) fn documents_of<'a>(
-    changes: impl Iterator<Item = &'a Prepared> + Clone,
-) -> Result<[Arg<'static>; 3]> {
-    documents(
+pub(super) fn lists_of<'a>(changes: impl Iterator<Item = &'a Prepared> + Clone) -> Vec<Arg<'a>> {
+    lists(
         changes.clone().map(|change| &change.columns),
         changes.clone().flat_map(|change| &change.kernels),
         changes.flat_map(|change| &change.events),
@@ -397,20 +362,13 @@ pub(super) fn documents_of<'a>(
 }
 
 #[cfg(feature = "postgres")]
-fn documents<'a>(
-    sessions: impl Iterator<Item = &'a SessionColumns>,
-    kernels: impl Iterator<Item = &'a KernelColumns>,
-    events: impl Iterator<Item = &'a EventColumns>,
-) -> Result<[Arg<'static>; 3]> {
-    let (sessions, kernels): (Vec<_>, Vec<_>) = (sessions.collect(), kernels.collect());
-    let events = events.enumerate().map(|(place, EventColumns { session_id, at, doc })| PlacedEvent {
-        place,
-        session_id,
-        at: *at,
-        doc,
-    });
-    let events: Vec<_> = events.collect();
-    Ok(args![to_doc(&sessions)?, to_doc(&kernels)?, to_doc(&events)?])
+fn lists<'a>(
+    sessions: impl Iterator<Item = &'a SessionColumns> + Clone,
+    kernels: impl Iterator<Item = &'a KernelColumns> + Clone,
+    events: impl Iterator<Item = &'a EventColumns> + Clone,
+) -> Vec<Arg<'a>> {
+    let kernels = KernelColumns::lists(kernels).into_iter();
+    SessionColumns::lists(sessions).into_iter().chain(kernels).chain(EventColumns::lists(events)).collect()
 }
 
 /// Writes everything with one statement: the ids of the sessions that it has written, and the numbers of the events.
@@ -431,7 +389,7 @@ async fn write_rest(tx: &mut Tx, kernels: &[KernelColumns], events: &[EventColum
     }
     let mut seqs = Vec::with_capacity(events.len());
     for event in events {
-        let row = tx.row(ADD_EVENT, &args![&event.session_id, event.at, &event.doc]).await?;
+        let row = tx.row(ADD_EVENT, &event.args()).await?;
         seqs.push(row.ok_or_else(|| corrupt("session event", "new"))?.int(0)?);
     }
     if let Some(first) = seqs.first() {

@@ -3,9 +3,9 @@
 use std::future::Future;
 
 use bai_core::error::{ErrorKind, code};
-use bai_core::port::SessionStore;
+use bai_core::port::{LogStore, SessionStore};
 use bai_store::{Options, Store};
-use bai_testkit::fixture::{change_with, session};
+use bai_testkit::fixture::{at, change_with, session};
 use sqlx::Connection;
 use uuid::Uuid;
 
@@ -63,6 +63,29 @@ async fn several_processes_share_a_database() {
         assert_eq!(store.get(first.id).await.unwrap().unwrap().version, 2);
         store.close().await;
     }
+    cleanup.await;
+}
+
+/// No foreign key takes these rows away.
+#[tokio::test]
+async fn a_purge_leaves_nothing_of_a_session() {
+    let Some((url, cleanup)) = fresh_schema().await else { return };
+    let store = Store::connect_postgres(&url, Options::new([7; 32])).await.unwrap();
+    let new = store.insert(vec![change_with(session("a"), "x")]).await.unwrap().remove(0).unwrap().session;
+    store.put_log(new.main().id, new.id, b"log").await.unwrap();
+    let mut dead = new;
+    dead.cancel("user-requested", at(10)).unwrap();
+    store.commit(vec![change_with(dead, "y")]).await.unwrap().remove(0).unwrap();
+    let counts = "SELECT (SELECT COUNT(*) FROM sessions), (SELECT COUNT(*) FROM kernels),
+        (SELECT COUNT(*) FROM session_events), (SELECT COUNT(*) FROM outbox), (SELECT COUNT(*) FROM kernel_logs)";
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    let before: (i64, i64, i64, i64, i64) = sqlx::query_as(counts).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(before, (1, 1, 2, 2, 1));
+    assert_eq!(store.purge(at(20), 10).await.unwrap(), 1);
+    let after: (i64, i64, i64, i64, i64) = sqlx::query_as(counts).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(after, (0, 0, 0, 0, 0));
+    connection.close().await.unwrap();
+    store.close().await;
     cleanup.await;
 }
 
