@@ -28,4 +28,5 @@ pub mod stats;
 mod testing;
 
 pub use agent::{Agent, AgentBuilder};
+pub use bai_scheduler::device::AffinityPolicy;
 pub use options::AgentOptions;

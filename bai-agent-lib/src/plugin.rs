@@ -79,6 +79,9 @@ impl PluginSetup {
                 device.excluded |= masked.iter().any(|id| id == device.id.as_str());
             }
         }
+        for (family, device) in unknown(&families, &options.device_mask) {
+            tracing::warn!(%family, %device, "the device mask names a device that is not there");
+        }
         let rules = PoolOptions {
             order: options.allocation_order.clone(),
             affinity: options.affinity_policy,
@@ -108,6 +111,19 @@ impl PluginSetup {
         let nodes: BTreeSet<_> = devices.filter_map(|device| device.numa_node).collect();
         Plugins { all: self.all, pool: self.pool.open(), has_nodes: nodes.len() > 1 }
     }
+}
+
+/// What a mask names and no family has: a device meant to be kept out of use may be in use under another id.
+fn unknown<'a>(
+    families: &[Family],
+    mask: &'a BTreeMap<String, Vec<String>>,
+) -> impl Iterator<Item = (&'a String, &'a String)> {
+    let is_there = |key: &str, id: &str| {
+        let family = families.iter().filter(|family| family.key == key);
+        family.flat_map(|family| &family.slots).flat_map(|slot| &slot.devices).any(|it| it.id.as_str() == id)
+    };
+    let named = mask.iter().flat_map(|(family, ids)| ids.iter().map(move |id| (family, id)));
+    named.filter(move |(family, id)| !is_there(family, id))
 }
 
 /// All plugins of an agent, and who holds what of their devices.

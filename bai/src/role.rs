@@ -4,11 +4,15 @@
 mod agent;
 #[cfg(feature = "cluster")]
 mod manager;
+#[cfg(feature = "cluster")]
+mod resource;
 
 #[cfg(feature = "cluster")]
 pub use agent::{AgentConfig, AgentRole};
 #[cfg(feature = "cluster")]
 pub use manager::{ManagerConfig, ManagerRole};
+#[cfg(feature = "cluster")]
+pub use resource::ResourceConfig;
 
 /// Binds a listener.
 #[cfg(feature = "cluster")]

@@ -88,6 +88,17 @@ fn masked_devices_are_kept_out_of_use() {
     assert_eq!(plugins.grant(taken.held()).environ["BACKENDAI_MOCK_CUDA_DEVICES"], "gpu-b");
 }
 
+#[test]
+fn a_mask_that_names_nothing_is_noticed() {
+    let mut options = options();
+    options.device_mask.insert("cuda".into(), vec!["gpu-a".into(), "gpu-z".into()]);
+    options.device_mask.insert("npu".into(), vec!["0".into()]);
+    let unknown: Vec<_> = unknown(&setup(&options).families, &options.device_mask)
+        .map(|(key, id)| format!("{key} {id}"))
+        .collect();
+    assert_eq!(unknown, ["cuda gpu-z", "npu 0"]);
+}
+
 /// What happens to a node.
 #[derive(Debug, Clone)]
 enum Step {

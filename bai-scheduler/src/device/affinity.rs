@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 
 use bai_core::slots::Amount;
+use serde::{Deserialize, Serialize};
 
 use super::model::Device;
 use super::place::{Room, Tiers};
 
 /// How the devices of the first family are spread over NUMA nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AffinityPolicy {
     /// One device of each node in turn: most memory bandwidth.
     #[default]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::ResourceConfig;
 use crate::runtime::{Node, Prepared, Runtime};
 use crate::secrets::{private_dir, unusable};
 
@@ -33,8 +34,8 @@ pub struct AgentConfig {
     pub resource_group: String,
     /// What runs the kernels.
     pub runtime: Runtime,
-    /// How often each core is given away, 1 to 10. Default 1.
-    pub cpu_overcommit: u32,
+    /// What the node offers, and how it is handed out.
+    pub resource: ResourceConfig,
     /// A `mock-accelerator.toml` with accelerators to pretend. Absent by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mock_accelerator: Option<PathBuf>,
@@ -50,7 +51,7 @@ impl Default for AgentConfig {
             secret: String::new().into(),
             resource_group: "default".into(),
             runtime: Runtime::default(),
-            cpu_overcommit: 1,
+            resource: ResourceConfig::default(),
             mock_accelerator: None,
         }
     }
@@ -75,7 +76,7 @@ impl AgentRole {
         let mut options = AgentOptions::new(config.id, &data);
         options.addr = super::address(&listener)?.to_string();
         options.resource_group = config.resource_group;
-        options.cpu_overcommit = config.cpu_overcommit.clamp(1, 10);
+        config.resource.apply(&mut options);
         let bin = data.join("bin");
         options.runner = bai_krunner_bin::install(&bin).map_err(|cause| unusable(&bin, cause))?;
         let manager = Arc::new(RemoteManager::connect(&config.manager, &config.secret)?);

@@ -16,9 +16,10 @@ pub(crate) fn load<C: Default + Serialize + DeserializeOwned>(file: Option<&Path
     if let Some(file) = file {
         layers = layers.merge(Toml::file_exact(file));
     }
-    layers.merge(Env::prefixed(&prefix).split("__")).extract().map_err(|cause| {
-        Error::of(code::CONFIG_INVALID, "the configuration is wrong").with("reason", &cause).source(cause)
-    })
+    layers
+        .merge(Env::prefixed(&prefix).split("__"))
+        .extract()
+        .map_err(|cause| Error::of(code::CONFIG_INVALID, "the configuration is wrong").with("reason", cause))
 }
 
 /// Prints the configuration as TOML.

@@ -158,7 +158,7 @@ impl Services {
 fn agent(backend: Backend, id: &str, data: &Path, manager: &str) -> String {
     let secret = id.trim_start_matches("i-");
     let mut text = format!("id = '{id}'\ndata = '{}'\nlisten = '127.0.0.1:0'\n", data.display());
-    writeln!(text, "manager = '{manager}'\nsecret = '{secret}'\ncpu_overcommit = 10").unwrap();
+    writeln!(text, "manager = '{manager}'\nsecret = '{secret}'\nresource.cpu_overcommit = 10").unwrap();
     writeln!(text, "runtime.kind = '{}'", backend.name()).unwrap();
     if backend == Backend::Docker {
         writeln!(text, "runtime.host = '{}'", std::env::var("DOCKER_HOST").unwrap()).unwrap();
