@@ -1,5 +1,6 @@
 //! The agents as the manager sees them now, and how to call them.
 
+pub(crate) mod pace;
 mod table;
 
 use std::fmt;

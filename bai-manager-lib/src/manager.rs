@@ -103,7 +103,7 @@ impl Manager {
         let core = Arc::new(Core {
             registry: Registry::default(),
             commits,
-            agents: AgentTable::new(dialer),
+            agents: AgentTable::new(dialer, backends.clock.now()),
             images: ImageService::new(backends.images.clone()),
             identities: IdentityService::new(backends.clone(), options.identity_cache),
             groups: DirtyGroups::default(),
@@ -173,6 +173,7 @@ impl Manager {
         tasks.spawn(publish::sweep(core.clone()));
         tasks.spawn(schedule::run(core.clone()));
         tasks.spawn(sweep::run(core.clone()));
+        tasks.spawn(sweep::keep_pace(core.clone()));
         tasks.spawn(idle::run(core.clone()));
         tasks.spawn(turns::run(core.clone()));
         tasks.spawn(resync::run(core.clone()));

@@ -11,9 +11,11 @@ use bai_core::port::agent::{AgentReport, KernelRef, KernelReport};
 use bai_core::port::store::{Agent, AgentStatus};
 use bai_core::slots::{SlotType, SlotTypes};
 use bai_core::{AgentId, Error, KernelId, Result, Timestamp};
-use parking_lot::RwLock;
+use chrono::TimeDelta;
+use parking_lot::{Mutex, RwLock};
 
 use super::AgentDialer;
+use super::pace::Pace;
 
 /// All agents.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(crate) struct AgentTable {
     /// Types of all slots, as of a version.
     types: RwLock<Option<(u64, SlotTypes)>>,
     entries: RwLock<BTreeMap<AgentId, Entry>>,
+    pace: Mutex<Pace>,
 }
 
 #[derive(Debug)]
@@ -33,8 +36,10 @@ struct Entry {
     report: Option<LastReport>,
     /// Since when silence counts: a manager that was away cannot blame the agent.
     heard: Timestamp,
-    /// When the row was last written to the store.
+    /// When the row was last written to the store from here.
     stored: Option<Timestamp>,
+    /// The last heartbeat by the row that was last read from the store.
+    loaded: Option<Timestamp>,
     /// Commands do not reach it; until it is heard again.
     unreachable: bool,
     api: Option<(String, u64, Arc<dyn AgentApi>)>,
@@ -63,12 +68,18 @@ pub(crate) struct Taken {
     pub(crate) restarted: bool,
 }
 
-/// How often an unchanged row is written, in seconds: it carries the last heartbeat.
-const ROW_INTERVAL_SECS: i64 = 10;
+/// How often an unchanged row is written: it carries the last heartbeat.
+const ROW_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
 impl AgentTable {
-    pub(crate) fn new(dialer: Arc<dyn AgentDialer>) -> Self {
-        Self { dialer, version: AtomicU64::new(0), types: RwLock::default(), entries: RwLock::default() }
+    pub(crate) fn new(dialer: Arc<dyn AgentDialer>, now: Timestamp) -> Self {
+        Self {
+            dialer,
+            version: AtomicU64::new(0),
+            types: RwLock::default(),
+            entries: RwLock::default(),
+            pace: Mutex::new(Pace::start(now)),
+        }
     }
 
     /// Which state of the agents this is, as far as the scheduler is concerned: capacity, health, images.
@@ -93,13 +104,26 @@ impl AgentTable {
                 }
                 Some(entry) => {
                     entry.row.schedulable = row.schedulable;
-                    if row.last_seen > entry.row.last_seen {
-                        entry.heard = entry.heard.max(row.last_seen);
+                    if let Some(heard) = entry.heard_elsewhere(&row, now) {
+                        entry.heard = entry.heard.max(heard);
                         entry.unreachable = false;
-                        entry.row = row;
+                        entry.row = Agent { last_seen: row.last_seen.min(now), ..row };
                     }
                 }
             }
+        }
+    }
+
+    /// To be called every [`TICK`](super::pace::TICK). When the clock has jumped or this process has stood still, the silence of all
+    /// agents counts from now on, and so does the time since some were lost.
+    pub(crate) fn keep_pace(&self, now: Timestamp) {
+        if !self.pace.lock().stumbles(now) {
+            return;
+        }
+        tracing::warn!("the clock has jumped, or this process stood still: no agent is blamed for it");
+        for entry in self.entries.write().values_mut() {
+            entry.heard = now;
+            entry.row.lost_at = entry.row.lost_at.map(|_| now);
         }
     }
 
@@ -250,8 +274,10 @@ impl AgentTable {
         }
     }
 
-    /// Agents that have been silent since before `deadline` and are not yet marked lost; they are marked now.
-    pub(crate) fn lose_silent(&self, deadline: Timestamp, now: Timestamp) -> Vec<Agent> {
+    /// Agents that have been silent for longer than `patience` and are not yet marked lost; they are marked now.
+    pub(crate) fn lose_silent(&self, patience: Duration, now: Timestamp) -> Vec<Agent> {
+        self.keep_pace(now);
+        let deadline = now - patience;
         let mut entries = self.entries.write();
         let silent = entries.values_mut().filter(|entry| {
             entry.heard < deadline && matches!(entry.row.status, AgentStatus::Alive | AgentStatus::Restarting)
@@ -321,11 +347,24 @@ pub(crate) struct Unheard;
 impl Entry {
     /// Of an agent that has not reported here.
     fn new(row: Agent, now: Timestamp) -> Self {
-        Self { heard: now, stored: Some(row.last_seen), report: None, unreachable: false, api: None, row }
+        let (stored, loaded) = (Some(row.last_seen), Some(row.last_seen));
+        Self { heard: now, stored, loaded, report: None, unreachable: false, api: None, row }
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
-        self.stored.is_none_or(|stored| (now - stored).num_seconds() >= ROW_INTERVAL_SECS)
+        self.stored.is_none_or(|stored| (now - stored).abs() >= ROW_INTERVAL)
+    }
+
+    /// When another manager has heard the agent, by a row of the store that tells more than is known here. The clock of that manager may
+    /// be another: a time that is not about now is taken for now.
+    fn heard_elsewhere(&mut self, row: &Agent, now: Timestamp) -> Option<Timestamp> {
+        let seen = Some(row.last_seen);
+        let is_new = self.loaded != seen && self.stored != seen;
+        self.loaded = seen;
+        let recent = now - ROW_INTERVAL * 2;
+        let is_news = is_new && (row.last_seen.min(now) > self.row.last_seen || self.heard < recent);
+        let at = if (recent..now).contains(&row.last_seen) { row.last_seen } else { now };
+        is_news.then_some(at)
     }
 }
 
@@ -360,3 +399,6 @@ fn is_changed(mut old: Agent, new: &Agent) -> bool {
     old.live_stat.clone_from(&new.live_stat);
     old != *new
 }
+
+#[cfg(test)]
+mod tests;

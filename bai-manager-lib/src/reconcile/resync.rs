@@ -119,7 +119,7 @@ async fn listen_again(core: &Arc<Core>) -> Result<Heard> {
 async fn follow(core: &Arc<Core>, mut events: Heard) -> Result<()> {
     while let Some(event) = events.next().await {
         match event {
-            Ok(envelope) => heard(core, &envelope).await?,
+            Ok(envelope) => heard(core, &envelope).await,
             Err(error) if error.code() == code::EVENTS_LAGGED => all(core).await,
             Err(error) => return Err(error),
         }
@@ -127,16 +127,19 @@ async fn follow(core: &Arc<Core>, mut events: Heard) -> Result<()> {
     Ok(())
 }
 
-async fn heard(core: &Arc<Core>, envelope: &Envelope) -> Result<()> {
+/// A session that cannot be read now is read by the next resync; whoever listens is told all the same.
+async fn heard(core: &Arc<Core>, envelope: &Envelope) {
     let own = envelope.payload.get(ORIGIN).and_then(|origin| origin.as_str()) == Some(&core.options.id);
     if envelope.topic != TOPIC || own {
-        return Ok(());
+        return;
     }
     let Ok(event) = serde_json::from_value::<SessionEvent>(envelope.payload.clone()) else {
         tracing::debug!("an event that cannot be read is skipped");
-        return Ok(());
+        return;
     };
-    core.reload(event.session).await?;
+    if let Err(error) = core.reload(event.session).await {
+        tracing::warn!(session = %event.session, %error, "memory may lag behind the store");
+        core.doubt.raise();
+    }
     _ = core.hub.send(Arc::new(event));
-    Ok(())
 }

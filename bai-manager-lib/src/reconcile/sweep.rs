@@ -12,15 +12,25 @@ use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::queue::Item;
+use crate::agent::pace::TICK;
 use crate::manager::core::Core;
 use crate::session::failure::{StartFailure, end_now, kernel_died, start_failed, start_over, terminate};
 
-/// How often deadlines are looked at.
-const TICK: Duration = Duration::from_secs(1);
 /// How often dead sessions past their retention are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 /// Sessions deleted at once.
 const PURGE_BATCH: u32 = 1000;
+
+/// Watches whether the time goes evenly, whatever else takes long.
+pub(crate) async fn keep_pace(core: Arc<Core>) {
+    loop {
+        core.agents.keep_pace(core.now());
+        tokio::select! {
+            () = core.tasks.stopped() => return,
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
 
 /// Looks at all deadlines every second while this manager plans.
 pub(crate) async fn run(core: Arc<Core>) {
@@ -81,7 +91,7 @@ fn mark_reserved_times(core: &Core, last: Timestamp, now: Timestamp) {
 }
 
 async fn lose_agents(core: &Arc<Core>, now: Timestamp) {
-    let lost = core.agents.lose_silent(now - core.options.agent_lost_after, now);
+    let lost = core.agents.lose_silent(core.options.agent_lost_after, now);
     for agent in &lost {
         tracing::warn!(agent = %agent.id, last_seen = %agent.last_seen, "agent lost");
         if let Err(error) = core.backends.agents.put_agent(agent).await {
