@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use bai_core::port::store::Directory;
 use bai_core::slots::SlotTypes;
-use bai_core::{Session, SessionId};
-use bai_scheduler::{Holder, Plan};
+use bai_core::{Session, SessionId, Timestamp};
+use bai_scheduler::Plan;
 use parking_lot::Mutex;
 
 use self::settings::Settings;
@@ -34,7 +34,7 @@ pub(crate) use limits::pending_slots;
 pub(crate) use options::lookback;
 pub(crate) use project::outcome;
 
-/// The groups of all resource groups with a queue, as the manager that plans keeps them.
+/// The groups of all resource groups with living sessions, as the manager that plans keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     hot: Mutex<BTreeMap<String, HotGroup>>,
@@ -72,17 +72,32 @@ impl Groups {
         self.hot.lock().get_mut(name).map(work)
     }
 
-    /// Brings a group up to date and makes a pass. Says which other groups have to look again, because an owner uses less.
+    /// Whether there is such a group.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.hot.lock().contains_key(name)
+    }
+
+    /// Brings a group up to date. Says which other groups have to look again, because an owner uses more or less here.
     ///
     /// # Errors
     /// `Invalid` when a record cannot be scheduled at all; the group is then to be forgotten.
-    pub(crate) fn pass(&self, facts: &Facts<'_>) -> bai_core::Result<(Plan, Vec<String>)> {
+    pub(crate) fn follow(&self, facts: &Facts<'_>) -> bai_core::Result<Vec<String>> {
         let mut hot = self.hot.lock();
-        let elsewhere = usage_elsewhere(&hot, facts.name);
-        let Some(group) = hot.get_mut(facts.name) else { return Ok((Plan::default(), Vec::new())) };
-        let touched = group.follow(facts, elsewhere)?;
-        let plan = group.pass(facts.now);
-        Ok((plan, tell_others(&mut hot, facts.name, &touched)))
+        let Some(mut group) = hot.remove(facts.name) else { return Ok(Vec::new()) };
+        let followed = group.follow(facts, hot.values());
+        let others = tell_others(&mut hot, &mut group);
+        hot.insert(facts.name.to_owned(), group);
+        followed.map(|()| others)
+    }
+
+    /// Makes a pass over a group. Says which others have to look again.
+    pub(crate) fn pass(&self, name: &str, now: Timestamp) -> (Plan, Vec<String>) {
+        let mut hot = self.hot.lock();
+        let Some(mut group) = hot.remove(name) else { return (Plan::default(), Vec::new()) };
+        let plan = group.pass(now);
+        let others = tell_others(&mut hot, &mut group);
+        hot.insert(name.to_owned(), group);
+        (plan, others)
     }
 
     /// A placement has been recorded: this is the session now.
@@ -96,15 +111,15 @@ impl Groups {
     }
 }
 
-/// What the holders that changed elsewhere use in all groups but this one.
-fn usage_elsewhere(hot: &BTreeMap<String, HotGroup>, name: &str) -> Vec<group::Elsewhere> {
-    let Some(group) = hot.get(name) else { return Vec::new() };
-    let others = || hot.iter().filter(|(other, _)| *other != name).map(|(_, group)| group);
-    group.changed_elsewhere().map(|holder| group::Elsewhere::sum(holder, others())).collect()
-}
-
-/// Notes in the other groups whose usage has changed here.
-fn tell_others(hot: &mut BTreeMap<String, HotGroup>, name: &str, touched: &[Holder]) -> Vec<String> {
-    let others = hot.iter_mut().filter(|(other, _)| *other != name && !touched.is_empty());
-    others.filter_map(|(other, group)| group.note_elsewhere(touched).then(|| other.clone())).collect()
+/// Notes in the other groups whose usage has changed in `group`.
+fn tell_others(others: &mut BTreeMap<String, HotGroup>, group: &mut HotGroup) -> Vec<String> {
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let is_new = group.is_untold();
+    let touched = group.take_touched();
+    let concerned = |other: &mut HotGroup| {
+        if is_new { other.doubt_elsewhere() } else { !touched.is_empty() && other.note_elsewhere(&touched) }
+    };
+    others.iter_mut().filter_map(|(name, other)| concerned(other).then(|| name.clone())).collect()
 }

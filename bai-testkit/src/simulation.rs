@@ -15,6 +15,7 @@
 //! All of it belongs on one thread with tokio's clock paused: then nothing but the seed decides what happens, in which order and when.
 
 mod chance;
+mod clock;
 mod ledger;
 mod link;
 mod managers;
@@ -24,10 +25,11 @@ mod store;
 mod trace;
 
 pub use chance::Chance;
+pub use clock::{HostClock, VirtualClock};
 pub use ledger::Ledger;
 pub use link::{AgentLink, EventsLink, LeaseLink};
 pub use managers::{Life, Managers};
 pub use network::{Network, Weather};
 pub use node::{Crash, Node, NodeOptions, Surroundings};
 pub use store::{SharedStore, StoreLink};
-pub use trace::{Trace, VirtualClock};
+pub use trace::Trace;

@@ -244,6 +244,7 @@ impl Core {
     fn wake_after_release(&self, old: &Session, new: &Session) {
         let ended = new.status.is_dead() || (old.status.occupies_quota() && !new.status.occupies_quota());
         if ended || holds_other(old, new) {
+            self.groups.mark(&new.resource_group);
             self.mark_pending_groups();
         }
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bai_core::error::code;
 use bai_core::port::store::{AgentStatus, Directory};
-use bai_core::{AgentId, KernelStatus, Result, Session, SessionId, SessionStatus};
+use bai_core::{AgentId, Error, KernelStatus, Result, Session, SessionId, SessionStatus};
 use bai_scheduler::explain::{Explanation, Verdict};
-use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement, Plan};
+use bai_scheduler::{Agent, Cancellation, Dependency, DependencyState, Outcome, Placement};
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Plans whenever a group is marked, or is due.
 pub(crate) async fn run(core: Arc<Core>) {
     let mut due = BTreeMap::<String, Instant>::new();
+    let mut broken = BTreeSet::new();
     loop {
         let next = due.values().min().copied().unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
         tokio::select! {
@@ -44,14 +45,19 @@ pub(crate) async fn run(core: Arc<Core>) {
         let mut groups = core.groups.take();
         let now = Instant::now();
         groups.extend(due.iter().filter(|(_, at)| **at <= now).map(|(group, _)| group.clone()));
+        if !open(&core, &mut broken).await {
+            due.extend(groups.into_iter().map(|group| (group, Instant::now() + RETRY_PAUSE)));
+            continue;
+        }
         for group in groups {
             due.remove(&group);
             match pass(&core, &group).await {
-                Ok(None) => {}
-                Ok(Some(pause)) => _ = due.insert(group, Instant::now() + pause),
+                Ok(pause) => {
+                    broken.remove(&group);
+                    due.extend(pause.map(|pause| (group, Instant::now() + pause)));
+                }
                 Err(error) => {
-                    tracing::warn!(group, %error, "a scheduling pass failed and is tried again");
-                    core.sokovan.forget(&group);
+                    failed(&core, &group, &error);
                     due.insert(group, Instant::now() + RETRY_PAUSE);
                 }
             }
@@ -59,12 +65,34 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
+fn failed(core: &Core, group: &str, error: &Error) {
+    tracing::warn!(group, %error, "a scheduling pass failed and is tried again");
+    core.sokovan.forget(group);
+}
+
+/// Has all groups know their sessions before any of them makes a pass: owners have limits for all groups together. Whether they do;
+/// nobody waits for a group whose records make no sense.
+async fn open(core: &Arc<Core>, broken: &mut BTreeSet<String>) -> bool {
+    for group in core.registry.groups() {
+        if core.sokovan.has(&group) || broken.contains(&group) {
+            continue;
+        }
+        if let Err(error) = follow(core, &group).await {
+            failed(core, &group, &error);
+            if error.kind().is_retryable() {
+                return false;
+            }
+            broken.insert(group);
+        }
+    }
+    true
+}
+
 /// One pass over a group; says after which time to look again even if nothing happens.
 async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
-    let (plan, others) = decide(core, group).await?;
-    for other in others {
-        core.groups.mark(&other);
-    }
+    follow(core, group).await?;
+    let (plan, others) = core.sokovan.pass(group, core.now());
+    mark(core, others);
     if !plan.placements.is_empty() {
         tracing::debug!(group, placed = plan.placements.len(), "scheduling pass");
         core.turns.note(group, core.sokovan.with(group, HotGroup::take_turns).unwrap_or_default());
@@ -81,8 +109,14 @@ async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
     Ok([at, later, again].into_iter().flatten().min())
 }
 
-/// Brings the group up to date and has it make a pass.
-async fn decide(core: &Arc<Core>, group: &str) -> Result<(Plan, Vec<String>)> {
+fn mark(core: &Core, groups: Vec<String>) {
+    for group in groups {
+        core.groups.mark(&group);
+    }
+}
+
+/// Brings the group up to date.
+async fn follow(core: &Arc<Core>, group: &str) -> Result<()> {
     let version = core.agents.version();
     let agents = match core.sokovan.with(group, |hot| hot.has_agents(version)) {
         Some(true) => None,
@@ -110,7 +144,8 @@ async fn decide(core: &Arc<Core>, group: &str) -> Result<(Plan, Vec<String>)> {
         let interval = TimeDelta::from_std(core.options.usage_interval).unwrap_or(TimeDelta::MAX);
         facts.history = core.histories.news(group, is_new, living, lookback, interval, facts.now);
     }
-    core.sokovan.pass(&facts)
+    mark(core, core.sokovan.follow(&facts)?);
+    Ok(())
 }
 
 /// Whose turn it is in a new group. Without the settings it begins anew.
@@ -129,13 +164,24 @@ pub(crate) async fn look<T>(core: &Arc<Core>, group: &str, look: impl Fn(&mut Ho
     {
         return Ok(seen);
     }
-    let version = core.agents.version();
-    let agents = agents(core, group, version).await?;
     let directory = core.identities.directory().await?;
     let settings = core.settings.get(&*core.backends.config).await;
-    let notes = Notes { sessions: everyone(core, group), ..Notes::default() };
-    let facts = facts(core, group, directory, settings, Some(agents), notes).await?;
-    HotGroup::afresh(&facts).map(|mut hot| look(&mut hot))
+    let make = async |name: &str, agents: AgentFacts, others: &[HotGroup]| {
+        let notes = Notes { sessions: everyone(core, name), ..Notes::default() };
+        let (directory, settings) = (directory.clone(), settings.clone());
+        let facts = facts(core, name, directory, settings, Some(agents), notes).await?;
+        let now = facts.now;
+        HotGroup::afresh(&facts, others).map(|hot| (hot, now))
+    };
+    let version = core.agents.version();
+    let mut others = Vec::new();
+    for name in core.registry.groups().iter().filter(|name| *name != group) {
+        let none = AgentFacts { version, agents: Vec::new(), types: core.agents.slot_types() };
+        others.push(make(name, none, &[]).await?.0);
+    }
+    let (mut hot, now) = make(group, agents(core, group, version).await?, &others).await?;
+    hot.pass(now);
+    Ok(look(&mut hot))
 }
 
 fn everyone(core: &Core, group: &str) -> HashSet<SessionId> {

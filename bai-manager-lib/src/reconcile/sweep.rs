@@ -68,10 +68,11 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 /// Has everything looked at: the safety net under the wake-ups.
 pub(crate) fn mark_everything(core: &Arc<Core>) {
+    // Those without a queue, too: what is used there counts in others.
+    for group in core.registry.groups() {
+        core.groups.mark(&group);
+    }
     for session in core.registry.all() {
-        if session.status == SessionStatus::Pending {
-            core.groups.mark(&session.resource_group);
-        }
         for kernel in session.kernels.iter().filter(|kernel| !kernel.status.is_dead()) {
             if let Some(agent) = &kernel.agent {
                 core.mark(agent, Item::Kernel(kernel.id));

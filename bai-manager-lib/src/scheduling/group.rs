@@ -67,11 +67,11 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
-    pub(super) fn sum<'a>(holder: &Holder, others: impl Iterator<Item = &'a HotGroup>) -> Self {
-        let mut sum = Self { holder: holder.clone(), slots: ResourceSlots::new(), sessions: [0, 0] };
+    fn sum<'a>(holder: Holder, others: impl Iterator<Item = &'a HotGroup>) -> Self {
+        let mut sum = Self { slots: ResourceSlots::new(), sessions: [0, 0], holder };
         for other in others {
-            sum.slots.add(&other.group.used_by(holder));
-            let [public, private] = other.group.sessions_of(holder);
+            sum.slots.add(&other.group.used_by(&sum.holder));
+            let [public, private] = other.group.sessions_of(&sum.holder);
             sum.sessions[0] = sum.sessions[0].saturating_add(public);
             sum.sessions[1] = sum.sessions[1].saturating_add(private);
         }
@@ -96,8 +96,12 @@ pub(crate) struct HotGroup {
     weights: HashMap<Holder, u32>,
     /// The agents that round robin used last, as stored.
     turns: BTreeMap<String, AgentId>,
-    /// Holders whose usage in other groups has changed.
+    /// Holders whose usage in other groups is not known, or has changed.
     elsewhere: HashSet<Holder>,
+    /// Holders whose usage here may have changed since the other groups were last told.
+    touched: HashSet<Holder>,
+    /// What the other groups were told.
+    told: HashMap<Holder, (ResourceSlots, [u32; 2])>,
     /// Reasons that are not recorded yet, those of the first sessions first.
     news: BTreeMap<SessionId, Arc<Explanation>>,
 }
@@ -121,19 +125,20 @@ impl HotGroup {
             weights: HashMap::new(),
             turns: BTreeMap::new(),
             elsewhere: HashSet::new(),
+            touched: HashSet::new(),
+            told: HashMap::new(),
             news: BTreeMap::new(),
         }
     }
 
-    /// A group that knows these facts and has made a pass, to be looked at only.
+    /// A group that knows these facts, to be looked at only.
     ///
     /// # Errors
     /// `Invalid` when a record cannot be scheduled at all.
-    pub(crate) fn afresh(facts: &Facts<'_>) -> Result<Self> {
+    pub(crate) fn afresh(facts: &Facts<'_>, others: &[Self]) -> Result<Self> {
         let types = facts.agents.as_ref().map(|agents| agents.types.clone()).unwrap_or_default();
         let mut group = Self::new(facts.name, &facts.directory, &facts.settings, &types);
-        group.follow(facts, Vec::new())?;
-        group.pass(facts.now);
+        group.follow(facts, others.iter())?;
         Ok(group)
     }
 
@@ -147,8 +152,12 @@ impl HotGroup {
         self.types != *types
     }
 
-    /// Brings the group up to date, and says whose usage has changed.
-    pub(super) fn follow(&mut self, facts: &Facts<'_>, elsewhere: Vec<Elsewhere>) -> Result<Vec<Holder>> {
+    /// Brings the group up to date, with what is used in the others.
+    pub(super) fn follow<'a>(
+        &mut self,
+        facts: &Facts<'_>,
+        others: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Result<()> {
         if let Some(facts) = &facts.agents {
             self.follow_agents(&facts.agents)?;
             self.agents_seen = Some((facts.version, Instant::now()));
@@ -161,39 +170,39 @@ impl HotGroup {
         for (holder, slices) in &facts.history {
             self.group.apply(Delta::History(holder.clone(), slices.clone()))?;
         }
-        for Elsewhere { holder, slots, sessions } in elsewhere {
-            self.elsewhere.remove(&holder);
-            self.group.apply(Delta::UsedElsewhere(holder, slots, sessions))?;
-        }
         for (id, outcome) in &facts.notes.outcomes {
             self.group.apply(Delta::Dependency(*id, *outcome))?;
         }
         let rows = LazyCell::new(|| Rows::of(&facts.directory));
-        let mut touched = HashSet::new();
         for id in &facts.notes.sessions {
-            let Some(owner) = self.follow_session(*id, facts, &rows)? else { continue };
-            touched.extend(holders(&owner));
+            self.follow_session(*id, facts, &rows)?;
         }
-        Ok(touched.into_iter().collect())
+        for holder in std::mem::take(&mut self.elsewhere) {
+            let Elsewhere { holder, slots, sessions } = Elsewhere::sum(holder, others.clone());
+            self.group.apply(Delta::UsedElsewhere(holder, slots, sessions))?;
+        }
+        Ok(())
     }
 
-    /// Brings one session up to date, and says whose it is if it has changed.
+    /// Brings one session up to date.
     fn follow_session<'a>(
         &mut self,
         id: SessionId,
         facts: &Facts<'_>,
         rows: &impl Deref<Target = Rows<'a>>,
-    ) -> Result<Option<Owner>> {
+    ) -> Result<()> {
         let new = facts.sessions.get(&id);
         let old = self.known.get(&id).cloned();
         if old.as_ref().zip(new).is_some_and(|(old, new)| old.version >= new.version) {
-            return Ok(None);
+            return Ok(());
         }
-        let Some(owner) = new.or(old.as_ref()).map(|session| owner(session)) else { return Ok(None) };
+        let Some(owner) = new.or(old.as_ref()).map(|session| owner(session)) else { return Ok(()) };
         for holder in holders(&owner) {
             if !self.limits.contains_key(&holder) {
                 self.limit(&holder, rows)?;
+                self.elsewhere.insert(holder.clone());
             }
+            self.touched.insert(holder);
         }
         for holder in weighed(&owner) {
             if !self.weights.contains_key(&holder) {
@@ -214,7 +223,7 @@ impl HotGroup {
             self.known.remove(&id);
             self.news.remove(&id);
         }
-        Ok(Some(owner))
+        Ok(())
     }
 
     /// Longest life of a session of this owner.
@@ -292,8 +301,11 @@ impl HotGroup {
     }
 
     /// Makes a pass.
-    pub(super) fn pass(&mut self, now: Timestamp) -> Plan {
+    pub(crate) fn pass(&mut self, now: Timestamp) -> Plan {
         let plan = self.group.pass(now);
+        for placement in &plan.placements {
+            self.touch(placement.session);
+        }
         for Unplaced { session, explanation, .. } in &plan.unplaced {
             self.news.insert(*session, explanation.clone());
         }
@@ -324,6 +336,14 @@ impl HotGroup {
             if let Err(error) = self.group.apply(delta) {
                 tracing::error!(%session, %error, "a session cannot wait again");
             }
+        }
+        self.touch(session);
+    }
+
+    /// Its owners use more or less here.
+    fn touch(&mut self, session: SessionId) {
+        if let Some(session) = self.known.get(&session) {
+            self.touched.extend(holders(&owner(session)));
         }
     }
 
@@ -358,12 +378,29 @@ impl HotGroup {
         self.group.waiting()
     }
 
-    pub(super) fn changed_elsewhere(&self) -> impl Iterator<Item = &Holder> {
-        self.elsewhere.iter()
+    /// Holders whose usage here has changed since this was last asked.
+    pub(super) fn take_touched(&mut self) -> HashSet<Holder> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.retain(|holder| {
+            let usage = (self.group.used_by(holder), self.group.sessions_of(holder));
+            self.told.insert(holder.clone(), usage.clone()).unwrap_or_default() != usage
+        });
+        touched
+    }
+
+    /// Whether the other groups have not been told anything yet.
+    pub(super) fn is_untold(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Notes that nothing of what holders use in other groups is known any more; whether it concerns this one.
+    pub(super) fn doubt_elsewhere(&mut self) -> bool {
+        self.elsewhere.extend(self.limits.keys().cloned());
+        !self.elsewhere.is_empty()
     }
 
     /// Notes that holders use more or less in another group; whether it concerns this one.
-    pub(super) fn note_elsewhere(&mut self, touched: &[Holder]) -> bool {
+    pub(super) fn note_elsewhere(&mut self, touched: &HashSet<Holder>) -> bool {
         let ours = touched.iter().filter(|holder| self.limits.contains_key(holder));
         let before = self.elsewhere.len();
         self.elsewhere.extend(ours.cloned());

@@ -1,7 +1,7 @@
 //! The living sessions in memory. Each sits in a watch channel, so that waiting for a change costs nothing while nothing
 //! happens.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bai_core::port::agent::KernelRef;
@@ -30,6 +30,8 @@ struct State {
     graves: Graves,
     /// Pending sessions of each resource group that has some.
     queued: HashMap<String, HashSet<SessionId>>,
+    /// How many sessions each resource group has that has some.
+    members: BTreeMap<String, usize>,
     /// What waits of each keypair.
     pending: Pending,
 }
@@ -138,6 +140,11 @@ impl Registry {
         self.state.read().queued.keys().cloned().collect()
     }
 
+    /// Resource groups with living sessions.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        self.state.read().members.keys().cloned().collect()
+    }
+
     /// Living sessions of a resource group.
     pub(crate) fn of_group(&self, group: &str) -> Vec<Arc<Session>> {
         self.all().into_iter().filter(|session| session.resource_group == group).collect()
@@ -177,6 +184,7 @@ impl Registry {
 
 impl State {
     fn keep(&mut self, session: Arc<Session>) {
+        *self.members.entry(session.resource_group.clone()).or_default() += 1;
         if session.status == SessionStatus::Pending {
             self.queued.entry(session.resource_group.clone()).or_default().insert(session.id);
             self.pending.count(&session);
@@ -212,6 +220,12 @@ impl State {
     }
 
     fn drop_indexes(&mut self, session: &Session) {
+        if let Some(count) = self.members.get_mut(&session.resource_group) {
+            *count -= 1;
+            if *count == 0 {
+                self.members.remove(&session.resource_group);
+            }
+        }
         if session.status == SessionStatus::Pending {
             self.pending.discount(session);
         }

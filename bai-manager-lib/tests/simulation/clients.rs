@@ -79,6 +79,7 @@ fn wanted(cluster: &Cluster, name: &str, scope: &Scope) -> CreateSession {
     let mut request = CreateSession::new(name, "python");
     request.architecture = "x86_64".into();
     request.project = "project1".into();
+    request.resource_group = chance.pick(cluster.scenario.groups).map(|group| (*group).to_owned());
     request.enqueue_only = chance.permille(700);
     request.max_wait = Duration::from_secs(30);
     // Now and then more than any agent has.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bai_core::identity::ResourceGroup;
 use bai_core::memory::{MemoryConfig, MemoryCounter, MemoryEvents, MemoryLease, MemoryStore};
 use bai_core::port::store::Agent;
 use bai_core::port::{AgentApi, IdentityStore};
@@ -14,7 +15,7 @@ use bai_manager_lib::agent::AgentDialer;
 use bai_manager_lib::{Backends, Manager, ManagerOptions, Scope};
 use bai_testkit::fixture;
 use bai_testkit::simulation::{
-    AgentLink, Chance, EventsLink, LeaseLink, Ledger, Life, Managers, Network, Node, SharedStore,
+    AgentLink, Chance, EventsLink, HostClock, LeaseLink, Ledger, Life, Managers, Network, Node, SharedStore,
     Surroundings, Trace, VirtualClock,
 };
 use parking_lot::Mutex;
@@ -42,12 +43,16 @@ pub(crate) struct Cluster {
     pub(crate) users: Vec<Scope>,
     /// Sessions whose creation was acknowledged.
     pub(crate) acknowledged: Mutex<Vec<SessionId>>,
+    /// What each manager takes for the time.
+    pub(crate) clocks: BTreeMap<String, HostClock>,
     clock: VirtualClock,
     managers: Arc<Managers>,
     leases: MemoryLease,
     events: MemoryEvents,
     config: Arc<MemoryConfig>,
     seats: Mutex<BTreeMap<String, Seat>>,
+    /// Held by whoever starts or stops the manager of a name.
+    turns: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
     lives: Mutex<u32>,
 }
 
@@ -78,7 +83,7 @@ impl Cluster {
         let nodes = nodes(&scenario, &chance, &capacity, &around);
         let rows = MemoryStore::with_clock(Arc::new(clock));
         let users = users(&rows, &scenario).await;
-        let store = SharedStore::new(rows, ledger, network.clone());
+        let store = SharedStore::new(rows, ledger, network.clone(), scenario.exclusive);
         for node in nodes.values() {
             tokio::spawn(node.clone().run());
         }
@@ -90,6 +95,8 @@ impl Cluster {
             capacity,
             users,
             managers,
+            clocks: names(&scenario).into_iter().map(|name| (name, HostClock::new(clock))).collect(),
+            turns: names(&scenario).into_iter().map(|name| (name, Arc::default())).collect(),
             clock,
             trace,
             acknowledged: Mutex::default(),
@@ -109,12 +116,22 @@ impl Cluster {
 
     /// The names that managers have.
     pub(crate) fn names(&self) -> Vec<String> {
-        (1..=self.scenario.managers).map(|number| format!("m{number}")).collect()
+        names(&self.scenario)
     }
 
     /// The managers that live, by name.
     pub(crate) fn seats(&self) -> BTreeMap<String, Seat> {
         self.seats.lock().clone()
+    }
+
+    /// Each agent of a resource group with the slots that `slots` has for it.
+    pub(crate) fn of_group(
+        &self,
+        group: &str,
+        slots: &BTreeMap<AgentId, ResourceSlots>,
+    ) -> BTreeMap<AgentId, ResourceSlots> {
+        let members = self.nodes.iter().filter(|(_, node)| node.group() == group);
+        members.filter_map(|(id, _)| Some((id.clone(), slots.get(id)?.clone()))).collect()
     }
 
     /// Any manager that lives.
@@ -125,6 +142,7 @@ impl Cluster {
 
     /// Starts a manager under this name, unless one lives, and tries until that works.
     pub(crate) async fn start(&self, name: &str) {
+        let _turn = self.turns[name].lock().await;
         let life = Life::default();
         while !self.seats.lock().contains_key(name) {
             let number = {
@@ -140,9 +158,6 @@ impl Cluster {
             });
             match Manager::start(self.backends(name), dialer, options).await {
                 Ok(manager) => {
-                    if self.seats.lock().contains_key(name) {
-                        return; // somebody else was faster
-                    }
                     self.trace.say(format_args!("{name}.{number} starts"));
                     self.managers.seat(name, Arc::new(manager.clone()), life.clone());
                     self.seats.lock().insert(name.to_owned(), Seat { manager, life });
@@ -164,15 +179,19 @@ impl Cluster {
         life.end();
     }
 
-    /// The manager of this name ends in good order.
-    pub(crate) async fn stop(&self, name: &str) {
+    /// The manager of this name ends in good order, whether or not somebody waits for it.
+    pub(crate) async fn stop(self: &Arc<Self>, name: &str) {
+        let turn = self.turns[name].clone().lock_owned().await;
         let Some(Seat { manager, life }) = self.seats.lock().remove(name) else { return };
         self.trace.say(format_args!("{} stops", manager.options().id));
-        manager.shutdown().await;
-        if !self.seats.lock().contains_key(name) {
-            self.managers.unseat(name);
-        }
-        life.end();
+        let (cluster, name) = (self.clone(), name.to_owned());
+        let end = tokio::spawn(async move {
+            manager.shutdown().await;
+            cluster.managers.unseat(&name);
+            life.end();
+            drop(turn);
+        });
+        end.await.unwrap();
     }
 
     fn options(&self, id: String) -> ManagerOptions {
@@ -195,10 +214,14 @@ impl Cluster {
             config: self.config.clone(),
             lease: Arc::new(LeaseLink::new(self.leases.clone(), self.network.clone(), name)),
             counter: Arc::new(MemoryCounter::new()),
-            clock: Arc::new(self.clock),
+            clock: Arc::new(self.clocks[name].clone()),
             secret: [7; 32].into(),
         }
     }
+}
+
+fn names(scenario: &Scenario) -> Vec<String> {
+    (1..=scenario.managers).map(|number| format!("m{number}")).collect()
 }
 
 fn capacity(scenario: &Scenario, chance: &Chance) -> BTreeMap<AgentId, ResourceSlots> {
@@ -216,10 +239,23 @@ fn nodes(
     capacity: &BTreeMap<AgentId, ResourceSlots>,
     around: &Surroundings,
 ) -> Nodes {
-    let node = |(id, slots): (&AgentId, &ResourceSlots)| {
-        (id.clone(), Node::new(id.clone(), slots.clone(), scenario.kernels, chance.fork(), around.clone()))
+    let node = |((id, slots), group): ((&AgentId, &ResourceSlots), &&str)| {
+        let node =
+            Node::new(id.clone(), group, slots.clone(), scenario.kernels, chance.fork(), around.clone());
+        (id.clone(), node)
     };
-    Arc::new(capacity.iter().map(node).collect())
+    Arc::new(capacity.iter().zip(scenario.groups.iter().cycle()).map(node).collect())
+}
+
+fn resource_group(scenario: &Scenario, name: &str) -> ResourceGroup {
+    let mut group = fixture::resource_group(name);
+    scenario.scheduler.clone_into(&mut group.scheduler);
+    let options = json!({
+        "config": { "backfill": scenario.backfill },
+        "preemption": { "enabled": scenario.preemption, "victim_scope": "resource-group" },
+    });
+    group.scheduler_opts.extend(options.as_object().cloned().unwrap_or_default());
+    group
 }
 
 /// Two users who may do what they like, and one who may not have many sessions at once.
@@ -228,14 +264,9 @@ async fn users(rows: &MemoryStore, scenario: &Scenario) -> Vec<Scope> {
     domain.total_resource_slots.clear();
     domain.allowed_docker_registries.clear();
     rows.put_domain(&domain).await.unwrap();
-    let mut group = fixture::resource_group("default");
-    scenario.scheduler.clone_into(&mut group.scheduler);
-    let options = json!({
-        "config": { "backfill": scenario.backfill },
-        "preemption": { "enabled": scenario.preemption, "victim_scope": "resource-group" },
-    });
-    group.scheduler_opts.extend(options.as_object().cloned().unwrap_or_default());
-    rows.put_resource_group(&group).await.unwrap();
+    for name in scenario.groups {
+        rows.put_resource_group(&resource_group(scenario, name)).await.unwrap();
+    }
     let mut project = fixture::project(1);
     project.total_resource_slots.clear();
     rows.put_project(&project, &[1, 2, 3].map(fixture::user_id)).await.unwrap();

@@ -127,7 +127,8 @@ async fn give_turns(cluster: &Arc<Cluster>) -> bool {
 
 /// Whether no agent could ever take the session, or one that it waits for.
 fn is_impossible(cluster: &Cluster, sessions: &[Arc<Session>], session: &Session) -> bool {
-    let fits = |slots: &ResourceSlots| cluster.capacity.values().any(|capacity| slots.fits_in(capacity));
+    let capacity = cluster.of_group(&session.resource_group, &cluster.capacity);
+    let fits = |slots: &ResourceSlots| capacity.values().any(|capacity| slots.fits_in(capacity));
     let room = match session.cluster_mode {
         ClusterMode::SingleNode => fits(&session.requested()),
         ClusterMode::MultiNode => session.kernels.iter().all(|kernel| fits(&kernel.requested)),

@@ -7,6 +7,9 @@ use bai_testkit::simulation::{Chance, NodeOptions, Weather};
 /// Agents from which on a cluster is large.
 const LARGE: usize = 500;
 
+/// The most resource groups that there are.
+const GROUPS: [&str; 3] = ["default", "blue", "green"];
+
 /// One run.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
@@ -14,6 +17,10 @@ pub(crate) struct Scenario {
     pub(crate) managers: usize,
     pub(crate) agents: usize,
     pub(crate) sessions: usize,
+    /// Whether the manager has the store for itself.
+    pub(crate) exclusive: bool,
+    /// Resource groups, between which agents and sessions are divided.
+    pub(crate) groups: &'static [&'static str],
     /// How long things go wrong.
     pub(crate) trouble: Duration,
     /// Longest pause between two faults, in milliseconds.
@@ -42,10 +49,14 @@ impl Scenario {
         let small = number(20, 50);
         let large = agents.is_some_and(|agents| agents >= LARGE);
         let managers = number(1, 4);
+        let groups = &GROUPS[..if chance.permille(500) { 1 } else { number(2, 3) }];
+        let exclusive = managers == 1 && chance.permille(500);
         Self {
             seed,
             managers: if large { managers.min(2) } else { managers },
             agents: agents.unwrap_or(small),
+            exclusive,
+            groups,
             sessions: if large { 150 } else { 200 },
             trouble: Duration::from_secs(if large { 45 } else { 240 }),
             fault_pause: 1_000 + 1_000 * number(1, 15) as u64,

@@ -1,6 +1,6 @@
 //! What must be true once nothing goes wrong any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,10 @@ async fn problems(cluster: &Cluster) -> Vec<String> {
     kernels(cluster, &sessions, &mut wrong);
     waiting(cluster, &sessions, &mut wrong);
     leaders(cluster, &mut wrong);
+    let occupying = occupying(cluster, &sessions);
+    if occupying > LIMITED as usize {
+        wrong.push(format!("a user who may have {LIMITED} sessions has {occupying}"));
+    }
     let rows = cluster.store.rows();
     if !rows.unpublished(1).await.unwrap().is_empty() {
         wrong.push("events are not published".to_owned());
@@ -65,9 +69,7 @@ async fn problems(cluster: &Cluster) -> Vec<String> {
             wrong.push(format!("{id} was acknowledged and does not exist"));
         }
     }
-    if wrong.is_empty() {
-        memories(cluster, &mut wrong);
-    }
+    memories(cluster, &mut wrong);
     wrong
 }
 
@@ -120,16 +122,22 @@ fn waiting(cluster: &Cluster, sessions: &[Arc<Session>], wrong: &mut Vec<String>
     let free = cluster.store.ledger().free();
     let pending: Vec<_> =
         sessions.iter().filter(|session| session.status == SessionStatus::Pending).collect();
-    let blocked: BTreeSet<SessionId> =
-        pending.iter().filter(|session| !has_room(session, &free)).map(|session| session.id).collect();
+    let is_blocked =
+        |session: &&&Arc<Session>| !has_room(session, cluster.of_group(&session.resource_group, &free));
+    let blocked: BTreeMap<SessionId, &str> = pending
+        .iter()
+        .filter(is_blocked)
+        .map(|session| (session.id, session.resource_group.as_str()))
+        .collect();
     for session in &pending {
         if reason(session).is_none() {
             wrong.push(format!("{} waits and nobody says why", session.name));
         }
         // Somebody who does not fit may have room kept for it.
-        let held_back = blocked.iter().any(|id| *id != session.id);
+        let held_back =
+            blocked.iter().any(|(id, group)| *id != session.id && *group == session.resource_group);
         let free_to_start = !is_limited(cluster, session, sessions) && !depends(session, sessions);
-        if free_to_start && !blocked.contains(&session.id) && !held_back {
+        if free_to_start && !blocked.contains_key(&session.id) && !held_back {
             wrong.push(format!("{} waits although it fits: {:?}", session.name, reason(session)));
         }
     }
@@ -140,12 +148,11 @@ fn reason(session: &Session) -> Option<&str> {
 }
 
 /// Whether agents have room for all kernels, each for itself or, on a single node, all together.
-fn has_room(session: &Session, free: &BTreeMap<AgentId, ResourceSlots>) -> bool {
+fn has_room(session: &Session, mut free: BTreeMap<AgentId, ResourceSlots>) -> bool {
     if session.cluster_mode == ClusterMode::SingleNode {
         let all = session.requested();
         return free.values().any(|free| all.fits_in(free));
     }
-    let mut free = free.clone();
     session.kernels.iter().all(|kernel| {
         let agent = free.values_mut().find(|free| kernel.requested.fits_in(free));
         agent.map(|free| free.take(&kernel.requested)).is_some()
@@ -155,9 +162,14 @@ fn has_room(session: &Session, free: &BTreeMap<AgentId, ResourceSlots>) -> bool 
 fn is_limited(cluster: &Cluster, session: &Session, sessions: &[Arc<Session>]) -> bool {
     let key = &session.owner.access_key;
     let limited = cluster.users.last().is_some_and(|scope| scope.owner.keypair.access_key == *key);
-    let occupying =
-        sessions.iter().filter(|other| other.owner.access_key == *key && other.status.occupies_quota());
-    limited && occupying.count() >= LIMITED as usize
+    limited && occupying(cluster, sessions) >= LIMITED as usize
+}
+
+/// How many sessions the limited user has at once.
+fn occupying(cluster: &Cluster, sessions: &[Arc<Session>]) -> usize {
+    let Some(limited) = cluster.users.last() else { return 0 };
+    let is_theirs = |session: &&Arc<Session>| session.owner.access_key == limited.owner.keypair.access_key;
+    sessions.iter().filter(is_theirs).filter(|session| session.status.occupies_quota()).count()
 }
 
 fn depends(session: &Session, sessions: &[Arc<Session>]) -> bool {

@@ -134,8 +134,8 @@ impl Ledger {
         });
         let kernels: String = kernels.collect();
         self.trace.say(format_args!(
-            "commit {manager} {} v{} {status} ({info}){kernels}",
-            after.name, after.version
+            "commit {manager} {} of {} v{} {status} ({info}){kernels}",
+            after.name, after.owner.access_key, after.version
         ));
     }
 

@@ -193,7 +193,7 @@ impl Events for EventsLink {
             let (network, manager) = (network.clone(), manager.clone());
             async move {
                 network.awake(&manager).await;
-                (!network.loses_event() && !network.is_cut(&manager, "events")).then_some(event)
+                (!network.loses_event() && !network.is_cut("events", &manager)).then_some(event)
             }
         });
         Ok(heard.boxed())

@@ -41,7 +41,7 @@ pub struct Network {
 #[derive(Debug, Default)]
 struct State {
     weather: Weather,
-    /// Pairs that cannot reach each other, and names that nobody can.
+    /// Ways on which nothing arrives; `*` is anybody.
     cuts: BTreeSet<(String, String)>,
     /// Who stands still, and until when.
     stalls: BTreeMap<String, Instant>,
@@ -84,14 +84,26 @@ impl Network {
 
     /// Cuts the line between two, or with `*` between one and everybody.
     pub fn cut(&self, one: &str, other: &str) {
-        self.trace.say(format_args!("cut {one} {other}"));
-        self.state.lock().cuts.insert((one.to_owned(), other.to_owned()));
+        self.cut_way(one, other);
+        self.cut_way(other, one);
     }
 
     /// Mends what [`Network::cut`] has cut.
     pub fn mend(&self, one: &str, other: &str) {
-        self.trace.say(format_args!("mend {one} {other}"));
-        self.state.lock().cuts.remove(&(one.to_owned(), other.to_owned()));
+        self.mend_way(one, other);
+        self.mend_way(other, one);
+    }
+
+    /// Nothing that `from` says arrives at `to`, or with `*` at anybody; what `to` says does arrive.
+    pub fn cut_way(&self, from: &str, to: &str) {
+        self.trace.say(format_args!("cut {from} -> {to}"));
+        self.state.lock().cuts.insert((from.to_owned(), to.to_owned()));
+    }
+
+    /// Mends what [`Network::cut_way`] has cut.
+    pub fn mend_way(&self, from: &str, to: &str) {
+        self.trace.say(format_args!("mend {from} -> {to}"));
+        self.state.lock().cuts.remove(&(from.to_owned(), to.to_owned()));
     }
 
     /// Nothing gets out of `name` or into it for a while, as when a process is stopped: it goes on later as if nothing had been.
@@ -100,11 +112,11 @@ impl Network {
         self.state.lock().stalls.insert(name.to_owned(), Instant::now() + time);
     }
 
-    /// Whether the line between the two is cut.
-    pub fn is_cut(&self, one: &str, other: &str) -> bool {
+    /// Whether nothing that `from` says arrives at `to`.
+    pub fn is_cut(&self, from: &str, to: &str) -> bool {
         let cuts = &self.state.lock().cuts;
         let has = |a: &str, b: &str| !cuts.is_empty() && cuts.contains(&(a.to_owned(), b.to_owned()));
-        has(one, other) || has(other, one) || has(one, "*") || has(other, "*")
+        has(from, to) || has(from, "*") || has("*", to)
     }
 
     /// Waits while `name` stands still.
@@ -167,7 +179,7 @@ impl Network {
             let result = deliver().await;
             network.awake(to).await;
             sleep(fate.back).await;
-            if fate.answered && !network.is_cut(from, to) {
+            if fate.answered && !network.is_cut(to, from) {
                 _ = reply.send(result); // the sender may have gone away
             }
             if let Some(later) = fate.again {
@@ -215,7 +227,7 @@ impl Network {
         let result = answer.await.unwrap_or_else(|_| Err(away(to)));
         sleep(back).await;
         self.awake(from).await;
-        if after || self.is_cut(from, to) { Err(away(to)) } else { result }
+        if after || self.is_cut(to, from) { Err(away(to)) } else { result }
     }
 
     /// Whether an event is lost.

@@ -59,6 +59,7 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct Node {
     id: AgentId,
+    group: String,
     capacity: ResourceSlots,
     chance: Chance,
     around: Surroundings,
@@ -103,9 +104,10 @@ impl Occupant {
 }
 
 impl Node {
-    /// An agent that is up and knows nothing yet. It reports once [`Node::run`] runs.
+    /// An agent of the resource group `group`, which is up and knows nothing yet. It reports once [`Node::run`] runs.
     pub fn new(
         id: AgentId,
+        group: &str,
         capacity: ResourceSlots,
         options: NodeOptions,
         chance: Chance,
@@ -121,12 +123,26 @@ impl Node {
             kernels: BTreeMap::new(),
             unknown: BTreeMap::new(),
         };
-        Arc::new(Self { id, capacity, chance, around, state: Mutex::new(state), changed: Notify::new() })
+        let group = group.to_owned();
+        Arc::new(Self {
+            id,
+            group,
+            capacity,
+            chance,
+            around,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        })
     }
 
     /// Identity.
     pub fn id(&self) -> &AgentId {
         &self.id
+    }
+
+    /// The resource group that it serves.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// Whether its process runs.

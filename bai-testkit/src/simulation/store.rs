@@ -1,4 +1,4 @@
-//! A store that several managers share, over the network, with a ledger that checks what they write.
+//! A store over the network, which several managers may share, with a ledger that checks what they write.
 
 use std::sync::Arc;
 
@@ -19,12 +19,14 @@ pub struct SharedStore {
     rows: MemoryStore,
     ledger: Arc<Ledger>,
     network: Arc<Network>,
+    exclusive: bool,
 }
 
 impl SharedStore {
-    /// A store whose commits `ledger` checks.
-    pub fn new(rows: MemoryStore, ledger: Arc<Ledger>, network: Arc<Network>) -> Arc<Self> {
-        Arc::new(Self { rows, ledger, network })
+    /// A store whose commits `ledger` checks. With `exclusive`, each manager may take itself for the only one: at most one may then live
+    /// at a time.
+    pub fn new(rows: MemoryStore, ledger: Arc<Ledger>, network: Arc<Network>, exclusive: bool) -> Arc<Self> {
+        Arc::new(Self { rows, ledger, network, exclusive })
     }
 
     /// The rows, without network and ledger: to look at.
@@ -67,8 +69,8 @@ impl StoreLink {
 #[async_trait]
 impl SessionStore for StoreLink {
     fn capability(&self) -> StoreCapability {
-        // Shared by several managers, as one that several connections write to.
         let mut capability = StoreCapability::default();
+        capability.exclusive = self.store.exclusive;
         capability.parallel_commits = 2;
         capability
     }

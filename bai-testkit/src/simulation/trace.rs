@@ -2,36 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bai_core::clock::{Clock, Timestamp, from_micros};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
-/// When all simulations begin.
-const EPOCH_MICROS: i64 = 1_700_000_000_000_000;
-
-/// The time of the runtime it was made in.
-#[derive(Debug, Clone, Copy)]
-pub struct VirtualClock(Instant);
-
-impl VirtualClock {
-    /// A clock that begins now.
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Time since the beginning.
-    pub fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        from_micros(EPOCH_MICROS + i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX))
-    }
-}
+use super::VirtualClock;
 
 /// The story of a run. Clones share it.
 #[derive(Debug, Clone)]

@@ -83,7 +83,7 @@ impl Node {
             addr: String::new(),
             public_host: self.id.to_string(),
             region: "simulated".into(),
-            resource_group: "default".into(),
+            resource_group: self.group.clone(),
             capacity: self.capacity.clone(),
             slot_types: [("cpu", SlotType::Count), ("mem", SlotType::Bytes)].into_iter().collect(),
             architecture: "x86_64".into(),
