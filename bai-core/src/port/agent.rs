@@ -138,9 +138,10 @@ pub struct KernelReport {
 pub struct AgentReport {
     /// Identity.
     pub agent: AgentId,
-    /// Random number of this run of the agent: a larger `seq` is newer only within one `incarnation`.
+    /// Number of this run of the agent: of two, the run that began later has the larger one. Agents take the microseconds since the
+    /// Unix epoch at their start.
     pub incarnation: u64,
-    /// Increases with every report.
+    /// Increases with every report of a run.
     pub seq: u64,
     /// Address of its API; empty for one in the same process.
     pub addr: String,

@@ -71,6 +71,9 @@ pub(crate) struct Taken {
 /// How often an unchanged row is written: it carries the last heartbeat.
 const ROW_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
+/// How long after its last report a run of an agent has precedence over earlier ones.
+const LAST_WORD: TimeDelta = TimeDelta::minutes(1);
+
 impl AgentTable {
     pub(crate) fn new(dialer: Arc<dyn AgentDialer>, now: Timestamp) -> Self {
         Self {
@@ -127,14 +130,17 @@ impl AgentTable {
         }
     }
 
-    /// Takes a report; `None` when a newer one has already been taken.
+    /// Takes a report; `None` when a newer one has already been taken. One of an earlier run may be late: it counts only when the later
+    /// run has said nothing for long, since the clock of the agent may have gone back between the two.
     pub(crate) fn accept(&self, report: &AgentReport, now: Timestamp) -> Option<Taken> {
         let mut entries = self.entries.write();
         let entry = entries
             .entry(report.agent.clone())
             .or_insert_with(|| Entry { stored: None, ..Entry::new(row_of(report, None, now), now) });
         let same_run = entry.report.as_ref().filter(|last| last.incarnation == report.incarnation);
-        if same_run.is_some_and(|last| last.seq >= report.seq) {
+        let is_earlier = |last: &LastReport| report.incarnation < last.incarnation;
+        let is_replaced = entry.report.as_ref().is_some_and(is_earlier) && now - entry.heard < LAST_WORD;
+        if is_replaced || same_run.is_some_and(|last| last.seq >= report.seq) {
             return None;
         }
         let has_images = report.images.is_some() || same_run.is_some_and(|last| last.has_images);

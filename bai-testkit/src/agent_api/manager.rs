@@ -90,7 +90,7 @@ impl ManagerApi for FakeManager {
         self.last.send_modify(|last| {
             let newer = last
                 .as_ref()
-                .is_none_or(|last| last.incarnation != report.incarnation || last.seq < report.seq);
+                .is_none_or(|last| (last.incarnation, last.seq) < (report.incarnation, report.seq));
             if newer {
                 *last = Some(report);
             }

@@ -116,7 +116,7 @@ impl Node {
         let state = State {
             options,
             up: true,
-            incarnation: chance.number(),
+            incarnation: 1,
             seq: 0,
             births: 0,
             images_unsent: true,
@@ -180,7 +180,7 @@ impl Node {
         self.around.trace.say(format_args!("{} starts", self.id));
         let mut state = self.state.lock();
         state.up = true;
-        state.incarnation = self.chance.number();
+        state.incarnation += 1;
         state.seq = 0;
         state.images_unsent = true;
         self.changed.notify_one();

@@ -89,3 +89,37 @@ async fn the_clock_of_another_manager_may_be_behind() {
     }
     assert!(table.lost_since(&"i-1".into()).is_some(), "an old row is no news");
 }
+
+fn report(incarnation: u64, seq: u64) -> AgentReport {
+    let row = row(0);
+    AgentReport {
+        agent: row.id,
+        incarnation,
+        seq,
+        addr: row.addr,
+        public_host: row.public_host,
+        region: row.region,
+        resource_group: row.resource_group,
+        capacity: row.capacity,
+        slot_types: row.slot_types,
+        architecture: row.architecture,
+        version: row.version,
+        compute_plugins: row.compute_plugins,
+        live_stat: row.live_stat,
+        isolation_gaps: row.isolation_gaps,
+        images: None,
+        kernels: Vec::new(),
+        leaving: false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_report_of_an_earlier_run_says_nothing() {
+    let table = table();
+    assert!(table.accept(&report(5, 1), at(1)).is_some());
+    assert!(table.accept(&report(6, 1), at(2)).is_some_and(|taken| taken.restarted));
+    assert!(table.accept(&report(5, 9), at(61)).is_none());
+    assert!(table.accept(&report(6, 2), at(61)).is_some());
+    assert!(table.accept(&report(5, 10), at(120)).is_none());
+    assert!(table.accept(&report(5, 11), at(121)).is_some(), "the clock of the agent has gone back");
+}
