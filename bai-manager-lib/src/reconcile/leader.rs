@@ -32,9 +32,13 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
     }
     core.leader.store(false, Ordering::Release);
-    if let Some((grant, _)) = held
-        && let Err(error) = core.backends.lease.release(&grant).await
-    {
+    if let Some((grant, _)) = held {
+        give_back(&core, &grant).await;
+    }
+}
+
+async fn give_back(core: &Core, grant: &Grant) {
+    if let Err(error) = core.backends.lease.release(grant).await {
         tracing::debug!(%error, "the lease is not given back: it ends by itself");
     }
 }
@@ -43,11 +47,15 @@ async fn acquire(core: &Arc<Core>) -> Option<(Grant, Instant)> {
     let asked = Instant::now();
     match core.backends.lease.try_acquire(LEASE, &core.options.id, core.options.lease_ttl).await {
         Ok(Some(grant)) => {
-            tracing::info!(manager = core.options.id, token = grant.token, "this manager plans");
-            if !core.is_exclusive() {
-                // What the previous holder did last may not have been seen yet.
-                super::resync::all(core).await;
+            // What the previous holder did last may not have been seen yet.
+            if !core.is_exclusive()
+                && let Err(error) = super::resync::try_all(core).await
+            {
+                tracing::warn!(%error, "this manager does not plan: it does not know what the last one has done");
+                give_back(core, &grant).await;
+                return None;
             }
+            tracing::info!(manager = core.options.id, token = grant.token, "this manager plans");
             core.sokovan.clear();
             core.histories.clear();
             core.inbox.clear();

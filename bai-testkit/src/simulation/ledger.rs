@@ -99,14 +99,9 @@ impl Ledger {
         if books.peace {
             self.check_peace(before.as_deref(), session);
         }
-        // What has not started as a whole is taken back as a whole, kernels that already ran included.
-        let taken_back = matches!(session.status, SessionStatus::Pending | SessionStatus::Cancelled);
         for kernel in &session.kernels {
-            self.check_kernel(
-                before.as_ref().and_then(|before| before.kernel(kernel.id)),
-                kernel,
-                taken_back,
-            );
+            let before = before.as_ref().and_then(|before| before.kernel(kernel.id));
+            self.check_kernel(before, kernel, session.status);
             self.check_death(kernel, &books.running);
         }
         for agent in before.iter().flat_map(|before| agents_of(before)) {
@@ -161,7 +156,7 @@ impl Ledger {
         }
     }
 
-    fn check_kernel(&self, before: Option<&Kernel>, after: &Kernel, taken_back: bool) {
+    fn check_kernel(&self, before: Option<&Kernel>, after: &Kernel, session: SessionStatus) {
         let holds = after.status.holds_capacity();
         let expected = if holds { after.requested.clone() } else { ResourceSlots::default() };
         let id = after.id;
@@ -172,7 +167,14 @@ impl Ledger {
             self.trace.blame(format_args!("{id} in {} has no agent", after.status));
         }
         let Some(before) = before else { return };
-        let allowed = before.status.can_become(after.status) || (taken_back && !before.status.is_dead());
+        // What has not started as a whole is taken back as a whole: kernels that already ran included, and those that have ended if
+        // all are to start anew.
+        let taken_back = match session {
+            SessionStatus::Pending => true,
+            SessionStatus::Cancelled => !before.status.is_dead(),
+            _ => false,
+        };
+        let allowed = taken_back || before.status.can_become(after.status);
         if before.status != after.status && !allowed {
             self.trace.blame(format_args!("kernel {id} goes from {} to {}", before.status, after.status));
         }
