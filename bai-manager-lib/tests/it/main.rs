@@ -5,6 +5,7 @@ mod chaos;
 mod creation;
 mod failure;
 mod gateway;
+mod groups;
 mod idle;
 mod life;
 mod order;

@@ -71,6 +71,7 @@ pub(crate) struct FakeAgent {
     /// What every kernel says of its use.
     pub(crate) stats: Mutex<KernelStats>,
     pub(crate) unused_ms: Mutex<Option<u64>>,
+    pub(crate) resource_group: Mutex<String>,
     pub(crate) commands: AtomicU64,
     changed: Notify,
 }
@@ -87,6 +88,7 @@ impl FakeAgent {
             unknown: Mutex::default(),
             stats: Mutex::new([("mem".to_owned(), json!({"current": "1"}))].into_iter().collect()),
             unused_ms: Mutex::new(Some(0)),
+            resource_group: Mutex::new("default".into()),
             commands: AtomicU64::new(0),
             changed: Notify::new(),
         })
@@ -164,7 +166,7 @@ impl FakeAgent {
             addr: String::new(),
             public_host: "127.0.0.1".into(),
             region: "local".into(),
-            resource_group: "default".into(),
+            resource_group: self.resource_group.lock().clone(),
             capacity: self.capacity.clone(),
             slot_types: [("cpu", SlotType::Count), ("mem", SlotType::Bytes)].into_iter().collect(),
             architecture: "x86_64".into(),

@@ -102,7 +102,9 @@ impl Ledger {
         for kernel in &session.kernels {
             let before = before.as_ref().and_then(|before| before.kernel(kernel.id));
             self.check_kernel(before, kernel, session.status);
-            self.check_death(kernel, &books.running);
+            if before.is_none_or(|before| !before.status.is_dead()) {
+                self.check_death(kernel, &books.running);
+            }
         }
         for agent in before.iter().flat_map(|before| agents_of(before)) {
             if let Some(holders) = books.held.get_mut(agent) {
