@@ -84,7 +84,7 @@ impl Groups {
     pub(crate) fn follow(&self, facts: &Facts<'_>) -> bai_core::Result<Vec<String>> {
         let mut hot = self.hot.lock();
         let Some(mut group) = hot.remove(facts.name) else { return Ok(Vec::new()) };
-        let followed = group.follow(facts, hot.values());
+        let followed = group.follow(facts, || hot.values());
         let others = tell_others(&mut hot, &mut group);
         hot.insert(facts.name.to_owned(), group);
         followed.map(|()| others)

@@ -51,7 +51,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         for group in groups {
             due.remove(&group);
-            match pass(&core, &group).await {
+            match pass(&core, &group, &broken).await {
                 Ok(pause) => {
                     broken.remove(&group);
                     due.extend(pause.map(|pause| (group, Instant::now() + pause)));
@@ -73,10 +73,7 @@ fn failed(core: &Core, group: &str, error: &Error) {
 /// Has all groups know their sessions before any of them makes a pass: owners have limits for all groups together. Whether they do;
 /// nobody waits for a group whose records make no sense.
 async fn open(core: &Arc<Core>, broken: &mut BTreeSet<String>) -> bool {
-    for group in core.registry.groups() {
-        if core.sokovan.has(&group) || broken.contains(&group) {
-            continue;
-        }
+    for group in unopened(core, broken) {
         if let Err(error) = follow(core, &group).await {
             failed(core, &group, &error);
             if error.kind().is_retryable() {
@@ -88,9 +85,19 @@ async fn open(core: &Arc<Core>, broken: &mut BTreeSet<String>) -> bool {
     true
 }
 
+fn unopened(core: &Core, broken: &BTreeSet<String>) -> Vec<String> {
+    let mut groups = core.registry.groups();
+    groups.retain(|group| !core.sokovan.has(group) && !broken.contains(group));
+    groups
+}
+
 /// One pass over a group; says after which time to look again even if nothing happens.
-async fn pass(core: &Arc<Core>, group: &str) -> Result<Option<Duration>> {
+async fn pass(core: &Arc<Core>, group: &str, broken: &BTreeSet<String>) -> Result<Option<Duration>> {
     follow(core, group).await?;
+    if !unopened(core, broken).is_empty() {
+        core.groups.mark(group); // all was forgotten meanwhile: this manager did not plan for a while
+        return Ok(None);
+    }
     let (plan, others) = core.sokovan.pass(group, core.now());
     mark(core, others);
     if !plan.placements.is_empty() {

@@ -138,7 +138,7 @@ impl HotGroup {
     pub(crate) fn afresh(facts: &Facts<'_>, others: &[Self]) -> Result<Self> {
         let types = facts.agents.as_ref().map(|agents| agents.types.clone()).unwrap_or_default();
         let mut group = Self::new(facts.name, &facts.directory, &facts.settings, &types);
-        group.follow(facts, others.iter())?;
+        group.follow(facts, || others.iter())?;
         Ok(group)
     }
 
@@ -153,11 +153,10 @@ impl HotGroup {
     }
 
     /// Brings the group up to date, with what is used in the others.
-    pub(super) fn follow<'a>(
-        &mut self,
-        facts: &Facts<'_>,
-        others: impl Iterator<Item = &'a Self> + Clone,
-    ) -> Result<()> {
+    pub(super) fn follow<'a, I>(&mut self, facts: &Facts<'_>, others: impl Fn() -> I) -> Result<()>
+    where
+        I: Iterator<Item = &'a Self>,
+    {
         if let Some(facts) = &facts.agents {
             self.follow_agents(&facts.agents)?;
             self.agents_seen = Some((facts.version, Instant::now()));
@@ -178,7 +177,7 @@ impl HotGroup {
             self.follow_session(*id, facts, &rows)?;
         }
         for holder in std::mem::take(&mut self.elsewhere) {
-            let Elsewhere { holder, slots, sessions } = Elsewhere::sum(holder, others.clone());
+            let Elsewhere { holder, slots, sessions } = Elsewhere::sum(holder, others());
             self.group.apply(Delta::UsedElsewhere(holder, slots, sessions))?;
         }
         Ok(())

@@ -139,9 +139,12 @@ fn is_impossible(cluster: &Cluster, sessions: &[Arc<Session>], session: &Session
 }
 
 async fn end_all(cluster: &Arc<Cluster>) {
-    end(cluster, |status| !status.is_dead()).await;
-    if !verdict::settle(cluster, "after the end").await {
-        return;
+    // What was about to start when others made room could not be ended.
+    for _ in 0..2 {
+        end(cluster, |status| !status.is_dead()).await;
+        if !verdict::settle(cluster, "after the end").await {
+            return;
+        }
     }
     for name in of_status(cluster, |status| !status.is_dead()) {
         cluster.trace.blame(format_args!("{name} is still there"));

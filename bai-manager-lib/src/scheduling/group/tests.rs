@@ -157,13 +157,13 @@ proptest! {
                 notes.outcomes.extend(outcome(&session).map(|outcome| (id, outcome)));
             }
             if look {
-                hot.follow(&facts(&records, std::mem::take(&mut notes)), std::iter::empty()).unwrap();
+                hot.follow(&facts(&records, std::mem::take(&mut notes)), std::iter::empty).unwrap();
             }
         }
-        hot.follow(&facts(&records, notes), std::iter::empty()).unwrap();
+        hot.follow(&facts(&records, notes), std::iter::empty).unwrap();
         let everyone = Notes { sessions: records.sessions.keys().copied().collect(), ..Notes::default() };
         let mut fresh = HotGroup::new(NAME, &Directory::default(), &Arc::default(), &agents().types);
-        fresh.follow(&facts(&records, everyone), std::iter::empty()).unwrap();
+        fresh.follow(&facts(&records, everyone), std::iter::empty).unwrap();
         prop_assert_eq!(seen(&mut hot), seen(&mut fresh));
         let plans = (hot.group.pass(at(1000)), fresh.group.pass(at(1000)));
         prop_assert_eq!(&plans.0.placements, &plans.1.placements);
