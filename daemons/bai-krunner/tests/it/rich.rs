@@ -27,7 +27,8 @@ fn the_first_rich_form_is_sent() {
 
 #[test]
 fn figures_are_shown_and_matplotlib_is_not_imported_unasked() {
-    let runner = Runner::start(RuntimeType::Python);
+    let python = std::env::var_os("BAI_TEST_PYTHON").map(Into::into); // the one that has matplotlib
+    let runner = Runner::start_with(RuntimeType::Python, |config| config.runtime_path = python);
     let mut agent = runner.connect();
     assert_eq!(agent.query("import sys\n'matplotlib' in sys.modules").stdout, "False\n");
     let shown = agent.query("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('after')");
