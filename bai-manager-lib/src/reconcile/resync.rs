@@ -62,7 +62,10 @@ pub(crate) async fn try_all(core: &Arc<Core>) -> Result<()> {
         .try_for_each_concurrent(READS, |id| core.reload(id).map_ok(drop))
         .await?;
     core.agents.load(core.backends.agents.agents().await?, core.now());
-    core.doubt.settle(doubts);
+    if core.doubt.is_raised() {
+        core.doubt.settle(doubts);
+        core.mark_pending_groups();
+    }
     Ok(())
 }
 

@@ -98,6 +98,9 @@ async fn pass(core: &Arc<Core>, group: &str, broken: &BTreeSet<String>) -> Resul
         core.groups.mark(group); // all was forgotten meanwhile: this manager did not plan for a while
         return Ok(None);
     }
+    if core.doubt.is_raised() {
+        return Ok(Some(RETRY_PAUSE)); // what was placed last may be there: the resync that tells has the groups looked at
+    }
     let (plan, others) = core.sokovan.pass(group, core.now());
     mark(core, others);
     if !plan.placements.is_empty() {
