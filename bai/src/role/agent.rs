@@ -76,7 +76,7 @@ impl AgentRole {
         let mut options = AgentOptions::new(config.id, &data);
         options.addr = super::address(&listener)?.to_string();
         options.resource_group = config.resource_group;
-        config.resource.apply(&mut options);
+        config.resource.apply(&mut options)?;
         let bin = data.join("bin");
         options.runner = bai_krunner_bin::install(&bin).map_err(|cause| unusable(&bin, cause))?;
         let manager = Arc::new(RemoteManager::connect(&config.manager, &config.secret)?);

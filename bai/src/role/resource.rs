@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bai_agent_lib::{AffinityPolicy, AgentOptions};
+use bai_core::error::{Error, Result, code};
 use bai_core::units::BinarySize;
 use serde::{Deserialize, Serialize};
 
@@ -44,14 +45,27 @@ impl Default for ResourceConfig {
 
 impl ResourceConfig {
     /// Sets the options that it is about.
-    pub(super) fn apply(self, options: &mut AgentOptions) {
+    ///
+    /// # Errors
+    /// `Invalid` when a factor is out of range.
+    pub(super) fn apply(self, options: &mut AgentOptions) -> Result<()> {
+        let wrong = |message: &'static str, value: u32| {
+            Err(Error::of(code::CONFIG_INVALID, message).with("value", value))
+        };
+        if !(1..=10).contains(&self.cpu_overcommit) {
+            return wrong("resource.cpu_overcommit must be 1 to 10", self.cpu_overcommit);
+        }
+        if self.mem_overcommit == 0 {
+            return wrong("resource.mem_overcommit must be 1 or more", self.mem_overcommit);
+        }
         options.reserved_cpu = self.reserved_cpu;
         options.reserved_mem = self.reserved_mem.saturated();
-        options.cpu_overcommit = self.cpu_overcommit.clamp(1, 10);
-        options.mem_overcommit = self.mem_overcommit.max(1);
+        options.cpu_overcommit = self.cpu_overcommit;
+        options.mem_overcommit = self.mem_overcommit;
         options.allocation_order = self.allocation_order;
         options.affinity_policy = self.affinity_policy;
         options.device_mask = self.device_mask;
+        Ok(())
     }
 }
 
@@ -64,14 +78,14 @@ mod tests {
     #[test]
     fn what_the_file_says_becomes_the_options_of_the_agent() {
         let section = json!({
-            "reserved_cpu": 2, "reserved_mem": "1g", "cpu_overcommit": 99, "mem_overcommit": 0,
+            "reserved_cpu": 2, "reserved_mem": "1g", "cpu_overcommit": 4, "mem_overcommit": 2,
             "allocation_order": ["rocm", "cpu", "mem"], "affinity_policy": "PREFER_SINGLE_NODE",
             "device_mask": {"cuda": ["gpu-a"]},
         });
         let mut options = AgentOptions::new("i-node", "data");
-        serde_json::from_value::<ResourceConfig>(section).unwrap().apply(&mut options);
+        serde_json::from_value::<ResourceConfig>(section).unwrap().apply(&mut options).unwrap();
         assert_eq!((options.reserved_cpu, options.reserved_mem), (2, 1 << 30));
-        assert_eq!((options.cpu_overcommit, options.mem_overcommit), (10, 1));
+        assert_eq!((options.cpu_overcommit, options.mem_overcommit), (4, 2));
         assert_eq!(options.allocation_order, ["rocm", "cpu", "mem"]);
         assert_eq!(options.affinity_policy, AffinityPolicy::PreferSingleNode);
         assert_eq!(options.device_mask["cuda"], ["gpu-a"]);
@@ -82,5 +96,16 @@ mod tests {
         let wrong = json!({"affinity_policy": "SPREAD"});
         let error = serde_json::from_value::<ResourceConfig>(wrong).unwrap_err().to_string();
         assert!(error.contains("`INTERLEAVED` or `PREFER_SINGLE_NODE`"), "{error}");
+    }
+
+    #[test]
+    fn factors_out_of_range_are_refused() {
+        for wrong in
+            [json!({"cpu_overcommit": 0}), json!({"cpu_overcommit": 11}), json!({"mem_overcommit": 0})]
+        {
+            let section = serde_json::from_value::<ResourceConfig>(wrong).unwrap();
+            let error = section.apply(&mut AgentOptions::new("i-node", "data")).unwrap_err();
+            assert_eq!(error.code(), code::CONFIG_INVALID);
+        }
     }
 }
